@@ -1,0 +1,199 @@
+"""A function with a VJP rule as one JAX operation: what `custom_gradient`, `op` and overrides call.
+
+`call(function, xs)` binds `call_p`. Evaluated, that is the function. Differentiated, it becomes
+
+    ys, residuals = function(xs)                the forward pass, inlined
+    ys = keep(xs, residuals, ys)                the identity; ys still know their rule
+    y_dots = pullback(residuals, x_dots)        see `_pullback`
+
+so the derivative of a returned value follows the rule at every order, at no cost once compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+from jax.core import Tracer
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from gradkit import _jax_compat as compat
+from gradkit._errors import ClosureGradientError, describe
+from gradkit._function import BatchedFunction, ClosesOver, PythonFunction, is_differentiable
+from gradkit._programs import evaluate
+from gradkit._pullback import Rule, move_to_front, push_forward
+
+call_p = Primitive("gradkit_call")
+call_p.multiple_results = True
+keep_p = Primitive("gradkit_keep")
+keep_p.multiple_results = True
+
+
+def call(function: PythonFunction, xs: Sequence[Any]) -> list[Any]:
+    """Call a function on its operands, hoisting what it turns out to close over."""
+    avals = [jax.typeof(x) for x in xs]
+    while True:
+        try:
+            return call_p.bind(*function.hoisted, *xs, function=function)
+        except ClosesOver as signal:
+            if signal.function is not function:
+                raise
+            function = function.hoist(signal.tracers, avals)
+
+
+def call_closure(function: PythonFunction) -> list[Any]:
+    """Call a function that has no traced argument, but closes over traced values."""
+    try:
+        function.primal([])
+    except ClosesOver as signal:
+        if signal.function is not function:
+            raise
+        function = function.hoist(signal.tracers, [])
+    return call(function, [])
+
+
+def _evaluate(*xs, function: Any) -> list[Any]:
+    return function.evaluate(xs)
+
+
+def _abstract_eval(*avals, function: Any):
+    program = function.primal(avals)
+    return program.out_avals, program.effects
+
+
+def _lowered(*xs, function: Any) -> list[Any]:
+    return evaluate(function.primal([jax.typeof(x) for x in xs]), xs)
+
+
+call_p.def_impl(_evaluate)
+call_p.def_effectful_abstract_eval(_abstract_eval)
+mlir.register_lowering(call_p, mlir.lower_fun(_lowered, multiple_results=True))
+
+
+def _jvp(primals, tangents, *, function: Any):
+    traced = function.trace([jax.typeof(x) for x in primals])
+    ys, computed = traced.evaluate(primals)
+    where = {"x": primals, "computed": computed}
+    attached = Attached(
+        traced.rule,
+        function.n_hoisted,
+        len(primals),
+        tuple(place if kind == "y" else None for kind, place in traced.residuals),
+    )
+    residuals = [
+        place if kind == "constant" else where[kind][place]
+        for kind, place in traced.residuals
+        if kind != "y"
+    ]
+    return attached.outputs(primals, tangents, residuals, ys)
+
+
+ad.primitive_jvps[call_p] = _jvp
+
+
+def _batch_call(axis, operands, dims, *, function: Any):
+    if all(dim is None for dim in dims):
+        out = call_p.bind(*operands, function=function)
+        return out, [None] * len(out)
+    out = call_p.bind(*operands, function=BatchedFunction(function, tuple(dims), axis))
+    return out, [0] * len(out)
+
+
+batching.fancy_primitive_batchers[call_p] = _batch_call
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Attached:
+    """How outputs that have been computed hang together with their arguments and their rule.
+
+    Attributes:
+        rule: The VJP rule.
+        n_hoisted: How many operands are closed-over values, which have no derivative.
+        n_operands: How many operands there are, closed-over values included.
+        output_residuals: For each residual of the rule, the output that it is, or None.
+    """
+
+    rule: Rule
+    n_hoisted: int
+    n_operands: int
+    output_residuals: tuple[int | None, ...]
+
+    def __repr__(self) -> str:
+        return repr(self.rule)
+
+    def outputs(self, primals, tangents, residuals, ys) -> tuple[list[Any], list[Any]]:
+        """The outputs, kept together with their rule, and their tangents."""
+        if any(type(t) is not ad.Zero for t in tangents[: self.n_hoisted]):
+            raise ClosureGradientError(
+                describe(
+                    f"'{self.rule.name}' closes over a value that is being differentiated, "
+                    "but its gradient covers its arguments only.",
+                    fix="pass the value as an argument, with a cotangent of its own from the "
+                    "rule; or wrap it in jax.lax.stop_gradient outside the function",
+                )
+            )
+        if any(isinstance(x, Tracer) for x in (*primals, *residuals, *ys)):
+            ys = keep_p.bind(*primals, *residuals, *ys, attached=self)
+        for i, output in enumerate(self.output_residuals):
+            if output is not None:
+                residuals = [*residuals[:i], ys[output], *residuals[i:]]
+        y_dots = iter(
+            push_forward(
+                self.rule,
+                residuals,
+                tangents[self.n_hoisted :],
+                [compat.tangent_aval(y) for y in ys if is_differentiable(y)],
+            )
+        )
+        return ys, [
+            next(y_dots) if is_differentiable(y) else ad.Zero(compat.tangent_aval(y)) for y in ys
+        ]
+
+    def split(self, operands: Sequence[Any]) -> tuple[Any, Any, Any]:
+        """Split the operands of `keep_p` into arguments, residuals and outputs."""
+        n_residuals = self.output_residuals.count(None)
+        cut = self.n_operands, self.n_operands + n_residuals
+        return operands[: cut[0]], operands[cut[0] : cut[1]], operands[cut[1] :]
+
+
+def _kept(*operands, attached: Attached) -> list[Any]:
+    return list(attached.split(operands)[2])
+
+
+keep_p.def_impl(_kept)
+keep_p.def_abstract_eval(_kept)
+mlir.register_lowering(keep_p, mlir.lower_fun(_kept, multiple_results=True))
+
+
+def _keep_jvp(primals, tangents, *, attached: Attached):
+    """The tangents that `ys` bring along belong to the forward pass, not to the rule."""
+    xs, residuals, ys = attached.split(primals)
+    return attached.outputs(xs, tangents[: attached.n_operands], list(residuals), list(ys))
+
+
+ad.primitive_jvps[keep_p] = _keep_jvp
+
+
+def _batch_keep(axis, operands, dims, *, attached: Attached):
+    if all(dim is None for dim in dims):
+        out = keep_p.bind(*operands, attached=attached)
+        return out, [None] * len(out)
+    front, at_front = move_to_front(operands, dims)
+    xs, residuals, ys = attached.split(front)
+    x_dims, residual_dims, y_dims = attached.split(at_front)
+    ys = [
+        jax.numpy.broadcast_to(y, (axis.size, *y.shape)) if dim is None else y
+        for y, dim in zip(ys, y_dims, strict=True)
+    ]
+    dims_left = iter(residual_dims)
+    all_dims = [next(dims_left) if out is None else 0 for out in attached.output_residuals]
+    rule = attached.rule
+    argument_dims = [x_dims[a + attached.n_hoisted] for a in rule.arguments]
+    batched = replace(attached, rule=rule.batched(all_dims, argument_dims, axis))
+    return keep_p.bind(*xs, *residuals, *ys, attached=batched), [0] * len(ys)
+
+
+batching.fancy_primitive_batchers[keep_p] = _batch_keep

@@ -1,0 +1,150 @@
+"""`custom_gradient`: a function that returns its own gradient."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from gradkit import _scope
+from gradkit._errors import RuleError, describe
+from gradkit._rules import Call, split_result
+from gradkit._trees import Parameters
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class CustomGradient(Generic[P]):
+    """A function with a gradient of its own; made by `custom_gradient`."""
+
+    def __init__(self, fn: Callable[P, tuple[Any, Any]], nondiff_argnames: Sequence[str] = ()):
+        if isinstance(fn, (classmethod, staticmethod)):
+            kind = type(fn).__name__
+            raise RuleError(
+                describe(
+                    f"custom_gradient cannot wrap a {kind}.",
+                    fix=f"write @{kind} above @custom_gradient",
+                )
+            )
+        functools.update_wrapper(self, fn)
+        self._fn = fn
+        self._parameters = Parameters.of(fn)
+        names = (nondiff_argnames,) if isinstance(nondiff_argnames, str) else nondiff_argnames
+        self._nondiff = frozenset(names)
+        unknown = self._nondiff - set(self._parameters.signature.parameters)
+        if unknown:
+            raise RuleError(
+                describe(
+                    f"custom_gradient({self._name}) has no argument {sorted(unknown)[0]!r}.",
+                    expected="nondiff_argnames among "
+                    + ", ".join(map(repr, self._parameters.signature.parameters)),
+                )
+            )
+
+    @property
+    def _name(self) -> str:
+        return getattr(self._fn, "__name__", type(self._fn).__name__)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        active = _scope.active()
+        if active is not None:
+            instead = active.call_function_instead(self, args, kwargs)
+            if instead is not NotImplemented:
+                return instead
+        return self._call(args, kwargs)
+
+    def _call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """The call, with the function's own rule."""
+        parameters = self._parameters
+        args, kwargs = parameters.bind(args, kwargs)
+        names = [parameters.name_of(i) for i in range(len(args))]
+        owed = [i for i in range(parameters.skipped, len(args)) if names[i] not in self._nondiff]
+        left_out = parameters.positional[max(len(args), parameters.skipped) :]
+        fn, name = self._fn, self._name
+
+        def body(*args):
+            return split_result(name, fn(*args, **kwargs))
+
+        optional = sum(n not in self._nondiff for n in left_out)
+        return Call(name, body, args, names, owed, optional)()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __reduce__(self) -> str:
+        return self.__qualname__  # pickled by reference, as functions are
+
+    def __repr__(self) -> str:
+        return f"<custom_gradient {getattr(self, '__qualname__', self._name)}>"
+
+
+@overload
+def custom_gradient(fn: Callable[P, Any], /) -> CustomGradient[P]: ...
+@overload
+def custom_gradient(
+    *, nondiff_argnames: str | Sequence[str] = ()
+) -> Callable[[Callable[P, Any]], CustomGradient[P]]: ...
+def custom_gradient(fn=None, /, *, nondiff_argnames=()):
+    r"""Give a function a gradient of your own, TensorFlow style.
+
+    The function returns its output together with a rule,
+
+    $$ y = f(x_1, \dots, x_n), \qquad (\bar x_1, \dots, \bar x_n) = \mathrm{grad}(\bar y), $$
+
+    and that one rule serves reverse and forward mode, every order, and every JAX transformation.
+    Reverse mode runs the rule exactly as written, so it may clip, take signs, loop or call back to
+    the host. Forward mode transposes it, which needs a rule that is linear in the cotangent.
+
+    Args:
+        fn: A function that returns `(y, grad)`. `y` is any pytree of arrays. `grad` takes one
+            cotangent per element when `y` is a tuple or list, else one cotangent; a dict output
+            gives one dict. It returns one cotangent per positional argument of `fn` (`self` and
+            `cls` left out), a bare value when there is one argument; `None` means zero. An
+            argument passed by name counts at its position, one left at its default need not be
+            answered. Keyword-only arguments are static configuration.
+        nondiff_argnames: Names of positional arguments that `grad` returns no cotangent for.
+
+    Returns:
+        A function with `fn`'s signature that returns only `y`.
+
+    Raises:
+        RuleError: If `fn` does not return `(y, grad)`, or `grad` does not take the cotangents.
+        CotangentError: When differentiated, if a cotangent has the wrong number, structure, shape
+            or dtype. A float32 cotangent for a bfloat16 argument is an error; a python number is
+            converted.
+        ForwardModeError: In forward mode, if the rule is not linear in the cotangent.
+        ClosureGradientError: If a value that `fn` closes over is differentiated.
+
+    Keeps:
+        What `grad` closes over, and nothing else.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> @custom_gradient
+        ... def log1pexp(x):
+        ...     e = jnp.exp(x)
+        ...     def grad(y_bar):
+        ...         return y_bar * (1 - 1 / (1 + e))
+        ...     return jnp.log(1 + e), grad
+        >>> float(jax.grad(log1pexp)(100.0))  # autodiff of the plain formula gives nan
+        1.0
+
+    Source:
+        `tf.custom_gradient`, whose protocol this is.
+    """
+    if fn is None:
+        return functools.partial(_decorate, nondiff_argnames=nondiff_argnames)
+    return _decorate(fn, nondiff_argnames=nondiff_argnames)
+
+
+def _decorate(fn: Any, *, nondiff_argnames: Any) -> Any:
+    if not callable(fn) and not isinstance(fn, (classmethod, staticmethod)):
+        raise RuleError(
+            describe(
+                "custom_gradient needs a function.",
+                got=type(fn).__name__,
+                fix="use it as a decorator: @custom_gradient above `def f(x): ... return y, grad`",
+            )
+        )
+    return CustomGradient(fn, nondiff_argnames)

@@ -1,0 +1,180 @@
+"""`op`: new operation types whose gradient comes from the registry."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from gradkit import _jax_compat as compat
+from gradkit import _scope
+from gradkit._errors import RuleError, UnknownGradientError, describe, did_you_mean
+from gradkit._registry import Op, Rule, find_gradient, registered_gradients
+from gradkit._rules import Call
+from gradkit._trees import Parameters
+
+_types: set[str] = set()
+
+
+def defined_types() -> frozenset[str]:
+    """The operation types that have been defined with `op`."""
+    return frozenset(_types)
+
+
+class Operation:
+    """A function that is an operation of a named type; made by `op`."""
+
+    def __init__(self, op_type: str, fn: Callable[..., Any], require_gradient: bool):
+        functools.update_wrapper(self, fn)
+        self.type = op_type
+        self._fn = fn
+        self._require_gradient = require_gradient
+        self._parameters = Parameters.of(fn)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        active = _scope.active()
+        if active is not None:
+            instead = active.call_function_instead(self, args, kwargs)
+            if instead is not NotImplemented:
+                return instead
+        return self._call(args, kwargs)
+
+    def _call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """The call, with the gradient that is registered for the type."""
+        rule = find_gradient(self.type)
+        if rule is None:
+            if not self._require_gradient:
+                return self._fn(*args, **kwargs)
+            rule = self._missing_gradient
+        return self.call_with(rule, args, kwargs)
+
+    def call_with(self, rule: Rule, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """The call, with a given rule."""
+        args, attrs = self._parameters.bind(args, kwargs)
+        defaults = {
+            name: parameter.default
+            for name, parameter in self._parameters.signature.parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+        names = [self._parameters.name_of(i) for i in range(len(args))]
+        return call_operation(
+            self.type, lambda *xs: self._fn(*xs, **attrs), rule, args, names, {**defaults, **attrs}
+        )
+
+    def _missing_gradient(self, op: Op, *y_bars: Any) -> Any:
+        del op, y_bars
+        raise UnknownGradientError(
+            describe(
+                f"operation type '{self.type}' requires a gradient, and none is registered"
+                f"{did_you_mean(self.type, registered_gradients())}",
+                fix=f'register one: @gradkit.RegisterGradient("{self.type}")',
+            )
+        )
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __reduce__(self) -> str:
+        return self.__qualname__  # pickled by reference, as functions are
+
+    def __repr__(self) -> str:
+        return f"<op {self.type}>"
+
+
+def call_operation(
+    op_type: str,
+    natural: Callable[..., Any],
+    rule: Rule,
+    args: Sequence[Any],
+    names: Sequence[str],
+    attrs: Mapping[str, Any],
+    owed: Sequence[int] | None = None,
+) -> Any:
+    """Call `natural(*args)` as an operation with a registry-style rule.
+
+    Args:
+        op_type: The operation's type.
+        natural: Computes the outputs; differentiates as it would without the rule.
+        rule: `rule(op, *y_bars)`.
+        args: The inputs.
+        names: Their names.
+        attrs: The operation's attributes.
+        owed: The positions of the arguments that are inputs of the operation (all by default).
+    """
+    owed = range(len(args)) if owed is None else owed
+    scope = compat.current_scope()
+    name = f"{scope}/{op_type}" if scope else op_type
+
+    def body(*xs):
+        with _scope.switched_off():
+            y = natural(*xs)
+        outputs = tuple(y) if isinstance(y, (tuple, list)) else (y,)
+
+        def of_inputs(*inputs):
+            full = list(xs)
+            for i, x in zip(owed, inputs, strict=True):
+                full[i] = x
+            return natural(*full)
+
+        inputs = tuple(xs[i] for i in owed)
+        record = Op(op_type, name, inputs, outputs, MappingProxyType(dict(attrs)), of_inputs)
+
+        def grad(*y_bars):
+            return rule(record, *y_bars)
+
+        return y, grad
+
+    return Call(op_type, body, tuple(args), names, owed, keeps_outputs=True)()
+
+
+def op(name: str, *, require_gradient: bool = False) -> Callable[[Callable[..., Any]], Operation]:
+    """Define a new operation type; its gradient is looked up in the registry by `name`.
+
+    The look-up happens when the operation is called. Without a registered gradient the function
+    differentiates as any other.
+
+    Args:
+        name: The operation's type.
+        require_gradient: Whether differentiating the operation without a registered gradient is an
+            error.
+
+    Returns:
+        A decorator for a function of positional arguments, which become `op.inputs`, and
+        keyword-only arguments, which become `op.attrs` (defaults included).
+
+    Raises:
+        RuleError: If `name` is not a string.
+        UnknownGradientError: When differentiated, if a gradient is required and none registered.
+
+    Example:
+        >>> import jax
+        >>> from gradkit import RegisterGradient, op, registry_scope
+        >>> with registry_scope():
+        ...     @op("Scale")
+        ...     def scale(x, *, factor=2.0):
+        ...         return factor * x
+        ...     @RegisterGradient("Scale")
+        ...     def _scale_gradient(op, y_bar):
+        ...         return 100.0 * op.get_attr("factor") * y_bar
+        ...     print(jax.grad(scale)(3.0))
+        200.0
+
+    Source:
+        `tf.RegisterGradient` and custom operations of TensorFlow.
+    """
+    if not isinstance(name, str) or not name:
+        raise RuleError(
+            describe(
+                "an operation type is a name.",
+                expected="a non-empty string",
+                got=repr(name) if isinstance(name, str) else type(name).__name__,
+                fix='write @op("Name") above the function',
+            )
+        )
+
+    def define(fn: Callable[..., Any]) -> Operation:
+        _types.add(name)
+        return Operation(name, fn, require_gradient)
+
+    return define

@@ -1,0 +1,77 @@
+"""Every exception and warning that gradkit raises, with the one layout of their texts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def describe(what: str, *, expected: str = "", got: str = "", fix: str = "") -> str:
+    """Lay an error text out as: what happened, then what was expected, got and would help."""
+    lines = [what]
+    for label, text in (("expected:", expected), ("got:", got), ("fix:", fix)):
+        if text:
+            lines.append(f"  {label:<9} {text}")
+    return "\n".join(lines)
+
+
+def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
+    """`; did you mean 'a' or 'b'?` for the closest known names, or the empty string."""
+    known = sorted(set(known))
+    by_folded = {k.lower(): k for k in known}
+    close = [by_folded[k] for k in difflib.get_close_matches(name.lower(), by_folded, n=limit)]
+    if not close:
+        return ""
+    return f"; did you mean {' or '.join(repr(c) for c in close)}?"
+
+
+class GradkitError(Exception):
+    """Base class of gradkit's own errors."""
+
+
+class CotangentError(GradkitError, TypeError):
+    """A rule returned cotangents that do not fit its function's arguments."""
+
+
+class RuleError(GradkitError, TypeError):
+    """A function or rule does not follow the protocol, such as not returning `(y, grad)`."""
+
+
+class ForwardModeError(GradkitError, TypeError):
+    """Forward mode was asked of a rule that is not linear in its cotangent."""
+
+
+class ClosureGradientError(GradkitError, ValueError):
+    """A value that a custom-gradient function closes over is being differentiated."""
+
+
+class RegistryError(GradkitError, ValueError):
+    """A gradient or operation is registered wrongly, such as a name registered twice."""
+
+
+class UnknownGradientError(GradkitError, LookupError):
+    """No gradient is registered under the name that was asked for."""
+
+
+class UnknownAttributeError(GradkitError, LookupError, ValueError):
+    """An operation has no attribute of the name that a rule asked for."""
+
+
+class OverrideKeyError(GradkitError, LookupError):
+    """An override map has a key that no operation could match."""
+
+
+class OverrideValueError(GradkitError, TypeError):
+    """An override map is not a mapping, or one of its values cannot serve as a rule."""
+
+
+class TargetError(GradkitError, LookupError):
+    """A module, file or function named on the command line cannot be found or used."""
+
+
+class GradientCheckError(GradkitError, AssertionError):
+    """A gradient does not agree with what it was checked against."""
+
+
+class UnusedOverrideWarning(UserWarning):
+    """A key of an override map matched no operation while its scope was active."""

@@ -1,0 +1,228 @@
+"""Everything that depends on a JAX version or on a name that JAX does not publish.
+
+JAX from 0.8 on is supported. Each use of a private name states why it is needed and when it can go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.api_util import debug_info
+from jax.extend import core as jex_core
+from jax.extend import linear_util, source_info_util
+from jax.interpreters import ad, partial_eval
+
+# Private: the class behind `jax.linearize` and `jax.grad`, the backward pass and the cache-key
+# context have no public name. Needed by `differentiation_hooks` (see there); can go when JAX
+# offers a hook that runs around its differentiation rules.
+from jax._src import core as _core
+from jax._src.interpreters import ad as _ad
+from jax._src.interpreters import batching as _batching
+
+Aval = Any
+
+
+def make_debug_info(name: str) -> jex_core.DebugInfo:
+    """The name under which JAX's messages and jaxprs mention a function that gradkit traces."""
+    return jex_core.DebugInfo(f"gradkit {name}", name, None, None)
+
+
+def trace_to_jaxpr(fn: Callable[..., Sequence[Any]], avals: Sequence[Aval], name: str):
+    """Trace `fn` (flat in, flat out) to an open jaxpr and the values that it closes over.
+
+    Unlike `jax.make_jaxpr`, this keeps every closed-over value, tracers of other traces included,
+    as a constant of its own, and caches nothing.
+    """
+    wrapped = linear_util.wrap_init(fn, debug_info=make_debug_info(name))
+    jaxpr, _, consts = partial_eval.trace_to_jaxpr_dynamic(wrapped, list(avals))
+    return jaxpr, consts
+
+
+def close(jaxpr: jex_core.Jaxpr, consts: Sequence[Any] = ()) -> jex_core.ClosedJaxpr:
+    """Bind the constants of an open jaxpr."""
+    return jex_core.ClosedJaxpr(jaxpr, list(consts))
+
+
+def consts_to_inputs(jaxpr: jex_core.Jaxpr) -> jex_core.Jaxpr:
+    """The same program with its constants as inputs, in front of the others."""
+    info = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
+    return jaxpr.replace(
+        constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars], debug_info=info
+    )
+
+
+def evaluate_equation(eqn: jex_core.JaxprEqn, values: Sequence[Any]) -> list[Any]:
+    """Bind one equation again, under its own source line, name scope and context."""
+    bound = eqn.primitive.get_bind_params(eqn.params)
+    # Before JAX 0.10, functions among the parameters were passed as leading operands.
+    subfuns, params = bound if isinstance(bound, tuple) else ((), bound)
+    stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
+    with (
+        source_info_util.user_context(eqn.source_info.traceback, name_stack=stack),
+        eqn.ctx.manager,
+    ):
+        out = eqn.primitive.bind(*subfuns, *values, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def tangent_aval(x: Any) -> Aval:
+    """The type of a tangent of value `x`: float0 for integers, its mesh axes kept."""
+    return jax.typeof(x).to_tangent_aval()
+
+
+def cotangent_aval(x: Any) -> Aval:
+    """The type of a cotangent of value `x`."""
+    tangent = tangent_aval(x)
+    convert = getattr(tangent, "to_ct_aval", None) or getattr(tangent, "to_cotangent_aval", None)
+    return convert() if convert is not None else tangent
+
+
+def varying_axes(aval: Aval) -> frozenset[Any]:
+    """The manual mesh axes over which a value differs between devices (empty outside shard_map)."""
+    manual = getattr(aval, "manual_axis_type", None)
+    if manual is not None:
+        return frozenset(manual.varying)
+    return frozenset(getattr(aval, "vma", ()) or ())
+
+
+def match_varying_axes(value: Any, aval: Aval) -> Any:
+    """Sum `value` over the mesh axes that `aval` does not vary over, as JAX does for `pvary`."""
+    have, want = varying_axes(jax.typeof(value)), varying_axes(aval)
+    if have - want:
+        value = jax.lax.psum(value, tuple(sorted(have - want, key=str)))
+    if want - have:
+        axes = tuple(sorted(want - have, key=str))
+        if hasattr(jax.lax, "pcast"):
+            value = jax.lax.pcast(value, axes, to="varying")
+        else:
+            value = jax.lax.pvary(value, axes)
+    return value
+
+
+def zeros_of(aval: Aval) -> Any:
+    """An array of zeros of type `aval`, sharding and mesh axes included."""
+    return ad.instantiate_zeros(ad.Zero(aval))
+
+
+def vmap_over(fn: Callable[..., Any], axis: Any, in_axes: Any, out_axes: Any):
+    """`jax.vmap` over the axis that a batching rule was given (its name, size and mesh axis)."""
+    return jax.vmap(
+        fn,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        axis_name=axis.name,
+        axis_size=axis.size,
+        spmd_axis_name=axis.spmd_name,
+    )
+
+
+def batched_aval(aval: Aval, axis: Any, dim: int = 0) -> Aval:
+    """`aval` with the axis of a batching rule at position `dim`."""
+    explicit = getattr(axis, "explicit_mesh_axis", None)
+    return jex_core.unmapped_aval(axis.size, dim, aval, explicit)
+
+
+@functools.cache
+def _differentiation_methods() -> tuple[tuple[Any, str], ...]:
+    """The places where JAX runs derivative, batching or user-written rules for one operation."""
+    places: list[tuple[Any, str]] = []
+    for trace in (_ad.JVPTrace, _ad.LinearizeTrace, _batching.BatchTrace, _core.EvalTrace):
+        for method in ("process_primitive", "process_custom_jvp_call", "process_custom_vjp_call"):
+            if method in vars(trace):
+                places.append((trace, method))
+    for function in ("backward_pass3", "backward_pass"):
+        if hasattr(_ad, function):
+            places.append((_ad, function))
+    return tuple(places)
+
+
+class differentiation_hooks:  # noqa: N801 - used as a context manager, like contextlib.suppress
+    """While installed, everything that JAX does *inside* a rule runs within `context()`.
+
+    Every trace processes one primitive at a time by calling its rule or its implementation, and
+    `backward_pass` calls transposition rules; the user's own program never runs in there. Overrides must not touch what rules call (`cos` inside the derivative of `sin`), and
+    must not end up in jit caches that rules and user share, so the context switches them off.
+    """
+
+    def __init__(self, context: Callable[[], contextlib.AbstractContextManager[Any]]):
+        self._context = context
+        self._saved: list[tuple[Any, str, Any]] = []
+
+    def install(self) -> None:
+        for owner, name in _differentiation_methods():
+            original = vars(owner)[name]
+            self._saved.append((owner, name, original))
+            setattr(owner, name, self._wrap(original))
+
+    def remove(self) -> None:
+        while self._saved:
+            owner, name, original = self._saved.pop()
+            setattr(owner, name, original)
+
+    def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        context = self._context
+
+        @functools.wraps(original)
+        def inside_a_rule(*args, **kwargs):
+            with context():
+                return original(*args, **kwargs)
+
+        return inside_a_rule
+
+
+def current_scope() -> str:
+    """The named scopes around the current line, such as `"encoder/dense"`."""
+    return "/".join(
+        part.name
+        for part in source_info_util.current_name_stack().stack
+        if type(part).__name__ == "Scope"
+    )
+
+
+@functools.cache
+def primitives() -> dict[str, jex_core.Primitive]:
+    """Every differentiable primitive of JAX by its name.
+
+    The rule tables know also those that `jax.extend.core.primitives` does not export (`split`).
+    """
+    found = {p.name: p for p in ad.primitive_jvps if not p.name.startswith("gradkit_")}
+    for name in dir(jex_core.primitives):
+        p = getattr(jex_core.primitives, name)
+        if isinstance(p, jex_core.Primitive) and p in ad.primitive_jvps:
+            found[p.name] = p
+    return found
+
+
+def is_jitted(function: Any) -> bool:
+    """Is `function` what `jax.jit` returns?"""
+    return hasattr(function, "lower") and hasattr(function, "__wrapped__") and callable(function)
+
+
+def jitted_identity(function: Any) -> tuple[str, str]:
+    """The name and source line by which calls of a jitted function are known."""
+    info = debug_info("jit", function.__wrapped__, (), {})
+    return function.__name__, info.func_src_info
+
+
+def jit_call_identity(params: dict[str, Any]) -> tuple[str, str]:
+    """The same, of a call of a jitted function that is being bound."""
+    return params["name"], params["jaxpr"].jaxpr.debug_info.func_src_info
+
+
+def jit_primitive() -> jex_core.Primitive:
+    """The primitive that a call of a jitted function binds."""
+    return jex_core.primitives.jit_p
+
+
+def scope_manager() -> type:
+    """The context manager behind `jax.named_scope`."""
+    return type(jax.named_scope("name"))
+
+
+def scope_name(manager: Any) -> str:
+    """The name that a `jax.named_scope` context adds."""
+    return manager.name

@@ -1,0 +1,322 @@
+"""`gradient_override_map` and `override`: swap the gradients of operations in a program."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import jax
+from jax.extend.core import Primitive
+
+from gradkit import _jax_compat as compat
+from gradkit import _scope
+from gradkit._custom import CustomGradient
+from gradkit._define import Operation, call_operation
+from gradkit._errors import (
+    OverrideValueError,
+    UnknownGradientError,
+    UnusedOverrideWarning,
+    describe,
+    did_you_mean,
+)
+from gradkit._interception import installed
+from gradkit._registry import Op, Rule, find_gradient, registered_gradients
+from gradkit._targets import (
+    JittedTarget,
+    Key,
+    ObjectTarget,
+    PrimitiveTarget,
+    Target,
+    TypeTarget,
+    resolve,
+    tensorflow_function,
+)
+from gradkit._trees import Parameters
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of an override map: a key and its rule; no rule restores the default."""
+
+    key: Key
+    rule: Rule | None
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """The active overrides, innermost scope first; hashable, for jit's cache key.
+
+    Attributes:
+        entries: The lines of the maps.
+        path: The named scopes around the current line, followed only when a key asks for it.
+    """
+
+    entries: tuple[Entry, ...]
+    path: str = ""
+    _used: set[Entry] = field(default_factory=set, compare=False, repr=False)
+
+    @functools.cached_property
+    def _by_target(self) -> dict[Target, list[Entry]]:
+        table: dict[Target, list[Entry]] = {}
+        for entry in self.entries:
+            for target in entry.key.targets:
+                table.setdefault(target, []).append(entry)
+        return table
+
+    def __hash__(self) -> int:
+        return hash((self.entries, self.path))
+
+    @property
+    def scoped(self) -> bool:
+        """Does a key ask for a named scope?"""
+        return any(entry.key.scope for entry in self.entries)
+
+    def inside(self, name: str) -> Overrides:
+        """The same overrides inside a further named scope."""
+        if not self.scoped:
+            return self
+        return replace(self, path=f"{self.path}/{name}" if self.path else name)
+
+    def find(self, target: Target) -> Rule | None:
+        """The rule for a target here, or None; remembers that its key was of use."""
+        for entry in self._by_target.get(target, ()):
+            if _in_scope(self.path, entry.key.scope):
+                self._used.add(entry)
+                return entry.rule
+        return None
+
+    def unused(self, entries: Sequence[Entry]) -> list[str]:
+        """The keys among `entries` that have matched nothing so far."""
+        return [entry.key.text for entry in entries if entry not in self._used]
+
+    def call_primitive_instead(self, p: Primitive, operands: tuple, params: dict[str, Any]) -> Any:
+        """The call of a primitive with its override, or NotImplemented."""
+        return self._bind_instead(PrimitiveTarget(p.name), p.name, p, operands, params, params)
+
+    def call_jitted_instead(self, p: Primitive, operands: tuple, params: dict[str, Any]) -> Any:
+        """The call of a jitted function with its override, or NotImplemented."""
+        name, source = compat.jit_call_identity(params)
+        return self._bind_instead(JittedTarget(name, source), name, p, operands, params, {})
+
+    def _bind_instead(self, target: Target, name: str, p, operands, params, attrs) -> Any:
+        rule = self.find(target)
+        if rule is None:
+            return NotImplemented
+        names = [f"inputs[{i}]" for i in range(len(operands))]
+        return call_operation(name, lambda *xs: p.bind(*xs, **params), rule, operands, names, attrs)
+
+    def call_function_instead(self, function: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """The call of a function object with its override, or NotImplemented."""
+        if isinstance(function, Operation):
+            rule = self.find(TypeTarget(function.type))
+            return NotImplemented if rule is None else function.call_with(rule, args, kwargs)
+        rule = self.find(ObjectTarget(function))
+        if rule is None:
+            return NotImplemented
+        parameters = Parameters.of(function)
+        args, attrs = parameters.bind(args, kwargs)
+        names = [parameters.name_of(i) for i in range(len(args))]
+        static = set(getattr(function, "nondiff_argnums", ()))
+        owed = [i for i in range(len(args)) if i not in static]
+        attrs = attrs | {names[i]: args[i] for i in sorted(static) if i < len(args)}
+        if isinstance(function, CustomGradient):
+            owed = [i for i in owed if i >= parameters.skipped]
+        named = dict(kwargs) and {k: v for k, v in attrs.items() if k in kwargs and k not in names}
+        return call_operation(
+            function.__name__, lambda *xs: function(*xs, **named), rule, args, names, attrs, owed
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def _in_scope(path: str, pattern: str) -> bool:
+    """Does a path of named scopes, or the rest of it from some scope on, match a pattern?"""
+    if not pattern:
+        return True
+    parts = path.split("/")
+    rests = ["/".join(parts[i:]) for i in range(len(parts))]
+    return any(fnmatchcase(r, pattern) or fnmatchcase(r + "/", pattern) for r in rests)
+
+
+# Equal maps share what they have matched for as long as one is alive (in a jit cache, say): a
+# function compiled under a map does not match again, and is no reason to warn.
+_alive: weakref.WeakValueDictionary[Overrides, Overrides] = weakref.WeakValueDictionary()
+
+
+def _read_map(overrides: Any) -> tuple[Entry, ...]:
+    if not isinstance(overrides, Mapping):
+        raise OverrideValueError(
+            describe(
+                "an override map maps operations to gradients.",
+                expected='a mapping such as {"Square": "Name"}',
+                got=type(overrides).__name__,
+            )
+        )
+    entries = []
+    for key, value in overrides.items():
+        resolved = resolve(key)
+        entries.append(Entry(resolved, _rule_of(resolved, value)))
+    return tuple(entries)
+
+
+def _rule_of(key: Key, value: Any) -> Rule | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        rule = find_gradient(value)
+        return rule if rule is not None else _default_gradient(key, value)
+    if callable(value):
+        return value
+    raise OverrideValueError(
+        describe(
+            f"the override of {key.text!r} is not a gradient.",
+            expected="the name of a registered gradient, a rule(op, *y_bars), or None for the "
+            "default",
+            got=type(value).__name__,
+        )
+    )
+
+
+def _default_gradient(key: Key, name: str) -> Rule:
+    """The default gradient of a TensorFlow type."""
+    try:
+        function, targets = tensorflow_function(name)
+    except LookupError:
+        raise UnknownGradientError(
+            describe(
+                f"the override of {key.text!r} names a gradient that is not registered: {name!r}"
+                f"{did_you_mean(name, registered_gradients())}",
+                fix=f'register it: @gradkit.RegisterGradient("{name}")',
+            )
+        ) from None
+    if set(targets) & set(key.targets):
+        return _own_default
+    if function is None:
+        raise OverrideValueError(
+            describe(
+                f"the gradient of {name!r} cannot be given to {key.text!r}: it depends on "
+                "attributes that only its own operation has.",
+                fix="write a rule(op, *y_bars)",
+            )
+        )
+    return _DefaultOf(name, function)
+
+
+def _own_default(op: Op, *y_bars: Any) -> Any:
+    """What JAX itself would have done."""
+    return op.default_vjp(*y_bars)
+
+
+@dataclass(frozen=True)
+class _DefaultOf:
+    """The default gradient of another function, at the operation's own inputs."""
+
+    name: str
+    function: Callable[..., Any]
+
+    def __call__(self, op: Op, *y_bars: Any) -> Any:
+        _, pull = jax.vjp(self.function, *op.inputs)
+        return pull(y_bars[0])
+
+
+@contextlib.contextmanager
+def gradient_override_map(overrides: Mapping[Any, Any]) -> Iterator[None]:
+    """Swap the gradients of operations that are called inside the scope.
+
+    Args:
+        overrides: From operation to gradient. A key is a TensorFlow type (`"Square"`, `"Relu"`), a
+            JAX primitive (`"square"`, `lax.square_p`), a function (`"relu"`, `jax.nn.relu`), a
+            type defined with `op`, or a `custom_gradient` function; `"prim:svd"` and `"fn:svd"`
+            say which of two is meant, and `"encoder/*:relu"` limits a key to named scopes (a
+            pattern for a whole path, or for the rest of it from some scope on). A value is the
+            name of a registered gradient, a rule `(op, *y_bars)`, a TensorFlow type (its default
+            gradient) or None (restore the default inside an outer scope).
+
+    An override binds where an operation is called: around or inside `jax.grad`, `jax.jit`,
+    `jax.vmap`, control flow, in one thread only. What JAX's derivative rules and users' rules
+    call is never overridden. The map is part of jit's cache key: functions that were compiled
+    outside are compiled anew inside, and the other way round. A rule is known by its identity,
+    so define it once rather than in a loop. Works as a decorator too.
+
+    Raises:
+        OverrideKeyError: If no operation could match a key.
+        OverrideValueError: If the map or one of its values is of the wrong kind.
+        UnknownGradientError: If a value names no gradient.
+
+    Warns:
+        UnusedOverrideWarning: On leaving a scope in which a key has matched no operation.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def times_ten(op, y_bar):
+        ...     return 10.0 * y_bar
+        >>> with gradient_override_map({"Square": times_ten}):
+        ...     print(jax.grad(jnp.square)(3.0))
+        10.0
+        >>> print(jax.grad(jnp.square)(3.0))
+        6.0
+
+    Source:
+        `tf.Graph.gradient_override_map`.
+    """
+    own = _read_map(overrides)
+    outer = _scope.active()
+    inherited = () if outer is None else outer.entries
+    active = Overrides((*own, *inherited))
+    active = _alive.setdefault(active, active)
+    if active.scoped:
+        path = compat.current_scope() if outer is None or not outer.scoped else outer.path
+        active = replace(active, path=path)
+    targets = frozenset(target for entry in own for target in entry.key.targets)
+    with installed(targets, scoped=active.scoped), _scope.activate(active):
+        yield
+    for text in active.unused(own):
+        warnings.warn(
+            UnusedOverrideWarning(
+                f"the key {text!r} of gradient_override_map matched no operation inside its "
+                "scope; gradkit.overridable_ops(f, *args) lists what a function calls"
+            ),
+            stacklevel=3,
+        )
+
+
+def override(fn: F, overrides: Mapping[Any, Any]) -> F:
+    """A function like `fn` in which the gradients of some operations are swapped.
+
+    Args:
+        fn: Any function of arrays; a jitted one is compiled anew.
+        overrides: As for `gradient_override_map`.
+
+    Returns:
+        A function with `fn`'s signature and values; only its derivatives differ.
+
+    Raises:
+        OverrideKeyError: If no operation could match a key.
+        OverrideValueError: If the map or one of its values is of the wrong kind.
+        UnknownGradientError: If a value names no gradient.
+
+    Warns:
+        UnusedOverrideWarning: After a call in which a key has matched no operation.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> through = override(jnp.sign, {"Sign": "Identity"})
+        >>> print(through(-2.0), jax.grad(through)(-2.0))
+        -1.0 1.0
+    """
+    _read_map(overrides)
+    fixed = dict(overrides)
+
+    @functools.wraps(fn)
+    def overridden(*args, **kwargs):
+        with gradient_override_map(fixed):
+            return fn(*args, **kwargs)
+
+    return overridden  # pyright: ignore[reportReturnType] - keeps fn's signature
