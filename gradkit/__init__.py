@@ -2,7 +2,20 @@
 
 from gradkit._custom import custom_gradient
 from gradkit._define import op
-from gradkit._errors import UnusedOverrideWarning
+from gradkit._errors import (
+    ClosureGradientError,
+    CotangentError,
+    ForwardModeError,
+    GradientCheckError,
+    GradkitError,
+    OverrideKeyError,
+    OverrideValueError,
+    RegistryError,
+    RuleError,
+    UnknownAttributeError,
+    UnknownGradientError,
+    UnusedOverrideWarning,
+)
 from gradkit._override import gradient_override_map, override
 from gradkit._registry import (
     NotDifferentiable,
@@ -12,16 +25,29 @@ from gradkit._registry import (
     registered_gradients,
     registry_scope,
 )
+from gradkit._survey import overridable_ops
 
 __all__ = [
+    "ClosureGradientError",
+    "CotangentError",
+    "ForwardModeError",
+    "GradientCheckError",
+    "GradkitError",
     "NotDifferentiable",
     "Op",
+    "OverrideKeyError",
+    "OverrideValueError",
     "RegisterGradient",
+    "RegistryError",
+    "RuleError",
+    "UnknownAttributeError",
+    "UnknownGradientError",
     "UnusedOverrideWarning",
     "custom_gradient",
     "get_gradient",
     "gradient_override_map",
     "op",
+    "overridable_ops",
     "override",
     "registered_gradients",
     "registry_scope",

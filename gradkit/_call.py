@@ -21,7 +21,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from gradkit import _jax_compat as compat
-from gradkit._errors import ClosureGradientError, describe
+from gradkit._errors import closes_over_differentiated
 from gradkit._function import BatchedFunction, ClosesOver, PythonFunction, is_differentiable
 from gradkit._programs import evaluate
 from gradkit._pullback import Rule, move_to_front, push_forward
@@ -73,7 +73,13 @@ call_p.def_effectful_abstract_eval(_abstract_eval)
 mlir.register_lowering(call_p, mlir.lower_fun(_lowered, multiple_results=True))
 
 
-def _jvp(primals, tangents, *, function: Any):
+def _forward(primals: Sequence[Any], function: Any) -> tuple[list[Any], list[Any], Attached]:
+    """Run the forward pass: outputs that know their rule, the rule's residuals, and the rule."""
+    if not any(isinstance(x, Tracer) for x in primals):
+        eager = function.run_eagerly(primals)
+        if eager is not None:  # nothing outside can be differentiating: there is nothing to keep
+            ys, rule = eager
+            return ys, [], Attached(rule, 0, len(primals), (), ())
     traced = function.trace([jax.typeof(x) for x in primals])
     ys, computed = traced.evaluate(primals)
     where = {"x": primals, "computed": computed}
@@ -81,6 +87,7 @@ def _jvp(primals, tangents, *, function: Any):
         traced.rule,
         function.n_hoisted,
         len(primals),
+        traced.closed_over,
         tuple(place if kind == "y" else None for kind, place in traced.residuals),
     )
     residuals = [
@@ -88,10 +95,27 @@ def _jvp(primals, tangents, *, function: Any):
         for kind, place in traced.residuals
         if kind != "y"
     ]
-    return attached.outputs(primals, tangents, residuals, ys)
+    return *attached.keep(primals, residuals, ys), attached
+
+
+def _jvp(primals, tangents, *, function: Any):
+    ys, residuals, attached = _forward(primals, function)
+    return ys, attached.push_forward(residuals, tangents, ys)
+
+
+def _linearize(nonzero, primals, *, function: Any):
+    """What `_jvp` does, without a detour through partial evaluation: grad traces faster."""
+    ys, residuals, attached = _forward(primals, function)
+    reached = attached.reaches(nonzero)
+
+    def linearized(residuals, *tangents):
+        return attached.push_forward(residuals, tangents, ys)
+
+    return ys, [reached and is_differentiable(y) for y in ys], residuals, linearized
 
 
 ad.primitive_jvps[call_p] = _jvp
+compat.register_linearization(call_p, _linearize)
 
 
 def _batch_call(axis, operands, dims, *, function: Any):
@@ -111,46 +135,45 @@ class Attached:
 
     Attributes:
         rule: The VJP rule.
-        n_hoisted: How many operands are closed-over values, which have no derivative.
+        n_hoisted: How many operands are closed-over values rather than arguments.
         n_operands: How many operands there are, closed-over values included.
+        closed_over: Which closed-over values the outputs depend on: nothing says how.
         output_residuals: For each residual of the rule, the output that it is, or None.
     """
 
     rule: Rule
     n_hoisted: int
     n_operands: int
+    closed_over: tuple[int, ...]
     output_residuals: tuple[int | None, ...]
 
     def __repr__(self) -> str:
         return repr(self.rule)
 
-    def outputs(self, primals, tangents, residuals, ys) -> tuple[list[Any], list[Any]]:
-        """The outputs, kept together with their rule, and their tangents."""
-        if any(type(t) is not ad.Zero for t in tangents[: self.n_hoisted]):
-            raise ClosureGradientError(
-                describe(
-                    f"'{self.rule.name}' closes over a value that is being differentiated, "
-                    "but its gradient covers its arguments only.",
-                    fix="pass the value as an argument, with a cotangent of its own from the "
-                    "rule; or wrap it in jax.lax.stop_gradient outside the function",
-                )
-            )
+    def keep(self, primals, residuals, ys) -> tuple[list[Any], list[Any]]:
+        """The outputs, kept together with their rule, and all of the rule's residuals."""
         if any(isinstance(x, Tracer) for x in (*primals, *residuals, *ys)):
             ys = keep_p.bind(*primals, *residuals, *ys, attached=self)
-        for i, output in enumerate(self.output_residuals):
-            if output is not None:
-                residuals = [*residuals[:i], ys[output], *residuals[i:]]
+        left = iter(residuals)
+        return ys, [next(left) if i is None else ys[i] for i in self.output_residuals]
+
+    def push_forward(self, residuals, tangents, ys) -> list[Any]:
+        """The tangents of the outputs."""
+        self.reaches([type(t) is not ad.Zero for t in tangents])
+        avals = [compat.tangent_aval(y) for y in ys]
+        differentiable = [aval for aval in avals if aval.dtype != jax.dtypes.float0]
         y_dots = iter(
-            push_forward(
-                self.rule,
-                residuals,
-                tangents[self.n_hoisted :],
-                [compat.tangent_aval(y) for y in ys if is_differentiable(y)],
-            )
+            push_forward(self.rule, residuals, tangents[self.n_hoisted :], differentiable)
         )
-        return ys, [
-            next(y_dots) if is_differentiable(y) else ad.Zero(compat.tangent_aval(y)) for y in ys
+        return [
+            ad.Zero(aval) if aval.dtype == jax.dtypes.float0 else next(y_dots) for aval in avals
         ]
+
+    def reaches(self, nonzero: Sequence[bool]) -> bool:
+        """Do the outputs move when the operands do that have a nonzero tangent?"""
+        if any(nonzero[i] for i in self.closed_over):
+            raise closes_over_differentiated(self.rule.name)
+        return any(nonzero[a + self.n_hoisted] for a in self.rule.arguments)
 
     def split(self, operands: Sequence[Any]) -> tuple[Any, Any, Any]:
         """Split the operands of `keep_p` into arguments, residuals and outputs."""
@@ -170,8 +193,8 @@ mlir.register_lowering(keep_p, mlir.lower_fun(_kept, multiple_results=True))
 
 def _keep_jvp(primals, tangents, *, attached: Attached):
     """The tangents that `ys` bring along belong to the forward pass, not to the rule."""
-    xs, residuals, ys = attached.split(primals)
-    return attached.outputs(xs, tangents[: attached.n_operands], list(residuals), list(ys))
+    ys, residuals = attached.keep(*attached.split(primals))
+    return ys, attached.push_forward(residuals, tangents[: attached.n_operands], ys)
 
 
 ad.primitive_jvps[keep_p] = _keep_jvp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
@@ -59,7 +60,8 @@ class CustomGradient(Generic[P]):
         parameters = self._parameters
         args, kwargs = parameters.bind(args, kwargs)
         names = [parameters.name_of(i) for i in range(len(args))]
-        owed = [i for i in range(parameters.skipped, len(args)) if names[i] not in self._nondiff]
+        static = self.static_positions(names)
+        owed = [i for i in range(len(args)) if i not in static]
         left_out = parameters.positional[max(len(args), parameters.skipped) :]
         fn, name = self._fn, self._name
 
@@ -69,8 +71,13 @@ class CustomGradient(Generic[P]):
         optional = sum(n not in self._nondiff for n in left_out)
         return Call(name, body, args, names, owed, optional)()
 
+    def static_positions(self, names: Sequence[str]) -> set[int]:
+        """The positions among arguments of these names that the rule owes no cotangent for."""
+        skipped = range(self._parameters.skipped)
+        return {i for i, name in enumerate(names) if i in skipped or name in self._nondiff}
+
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
+        return self if instance is None else types.MethodType(self, instance)
 
     def __reduce__(self) -> str:
         return self.__qualname__  # pickled by reference, as functions are

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -58,8 +59,10 @@ class Operation:
             if parameter.kind is parameter.KEYWORD_ONLY
         }
         names = [self._parameters.name_of(i) for i in range(len(args))]
+        natural = lambda *xs: self._fn(*xs, **attrs)  # noqa: E731 - a closure, not a function
+        inputs = range(self._parameters.skipped, len(args))
         return call_operation(
-            self.type, lambda *xs: self._fn(*xs, **attrs), rule, args, names, {**defaults, **attrs}
+            self.type, natural, rule, args, names, {**defaults, **attrs}, inputs
         )
 
     def _missing_gradient(self, op: Op, *y_bars: Any) -> Any:
@@ -73,7 +76,7 @@ class Operation:
         )
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
+        return self if instance is None else types.MethodType(self, instance)
 
     def __reduce__(self) -> str:
         return self.__qualname__  # pickled by reference, as functions are

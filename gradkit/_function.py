@@ -7,6 +7,7 @@ value is being differentiated, which the rule has no answer for.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from gradkit import _jax_compat as compat
 from gradkit import _scope
+from gradkit._errors import closes_over_differentiated
 from gradkit._programs import evaluate, evaluate_cutting_off
 from gradkit._pullback import Rule
 
@@ -70,6 +72,16 @@ class Traced:
         else:
             out = evaluate(compat.close(self.forward, consts), xs[self.n_hoisted :])
         return out[: self.n_outputs], out[self.n_outputs :]
+
+    @functools.cached_property
+    def closed_over(self) -> tuple[int, ...]:
+        """The hoisted operands that the outputs depend on: their derivative is not known."""
+        needed = {a for a in self.forward.outvars[: self.n_outputs] if not isinstance(a, Literal)}
+        for eqn in reversed(self.forward.eqns):
+            if any(v in needed for v in eqn.outvars):
+                needed.update(a for a in eqn.invars if not isinstance(a, Literal))
+        pairs = zip(self.forward.constvars, self.const_operands, strict=True)
+        return tuple(i for var, i in pairs if i is not None and var in needed)
 
     def dependent(self, mapped: Sequence[bool]) -> list[bool]:
         """Which computed residuals depend on the operands that are `mapped`."""
@@ -130,6 +142,19 @@ class PythonFunction:
             except jax.errors.UnexpectedTracerError:
                 pass  # it closes over a value under differentiation: `primal` reports that
         return evaluate(self.primal([jax.typeof(x) for x in xs]), xs)
+
+    def run_eagerly(self, xs: Sequence[Any]) -> tuple[list[Any], EagerRule] | None:
+        """Run on concrete values, the rule left as it is; None if something traced turns up."""
+        if self.hoisted:
+            return None
+        try:
+            with _scope.activate(self.scope):
+                ys, rule = self.run(*xs)
+        except jax.errors.UnexpectedTracerError:
+            return None
+        if _any_tracer(ys):
+            return None
+        return ys, EagerRule(self.name, rule, xs, ys)
 
     def primal(self, avals: Sequence[Any]) -> ClosedJaxpr:
         """The function without its rule, as a program."""
@@ -247,6 +272,37 @@ def _trace_rule(
     return Rule(name, compat.close(inputs), len(captured), tuple(arguments)), list(captured)
 
 
+class EagerRule(Rule):
+    """A rule whose forward pass ran on concrete values: Python code, traced only if need be."""
+
+    def __init__(self, name: str, rule: RuleFn, xs: Sequence[Any], ys: Sequence[Any]):
+        arguments = tuple(i for i, x in enumerate(xs) if is_differentiable(x))
+        avals = [compat.cotangent_aval(y) for y in ys if is_differentiable(y)]
+        vars(self).update(
+            name=name, n_residuals=0, arguments=arguments, _rule=rule, _y_bar_avals=avals
+        )
+        vars(self)["_x_bar_avals"] = [compat.cotangent_aval(xs[i]) for i in arguments]
+
+    def __call__(self, residuals: Sequence[Any], y_bars: Sequence[Any]) -> list[Any]:
+        try:
+            with _scope.switched_off():
+                x_bars = self._rule(*y_bars)
+        except jax.errors.UnexpectedTracerError as error:
+            raise closes_over_differentiated(self.name) from error
+        return [x_bars[i] for i in self.arguments]
+
+    @functools.cached_property
+    def jaxpr(self) -> ClosedJaxpr:
+        def rule(*y_bars):
+            x_bars = self((), y_bars)
+            return [
+                compat.zeros_of(aval) if x_bar is None else x_bar
+                for x_bar, aval in zip(x_bars, self._x_bar_avals, strict=True)
+            ]
+
+        return compat.close(*compat.trace_to_jaxpr(rule, self._y_bar_avals, self.name))
+
+
 def is_differentiable(value: Any) -> bool:
     """Has `value` a tangent space of its own: is it floating point or complex?"""
     return compat.tangent_aval(value).dtype != jax.dtypes.float0
@@ -271,6 +327,9 @@ class BatchedFunction:
     @property
     def n_hoisted(self) -> int:
         return self.inner.n_hoisted
+
+    def run_eagerly(self, xs: Sequence[Any]) -> None:
+        """Batched functions are traced."""
 
     def _over_batch(self, fn: Callable[..., Any], out_axes: Any) -> Callable[..., Any]:
         return compat.vmap_over(fn, self.axis, list(self.dims), out_axes)
@@ -314,6 +373,10 @@ class BatchedTraced:
     @property
     def n_outputs(self) -> int:
         return self.inner.n_outputs
+
+    @property
+    def closed_over(self) -> tuple[int, ...]:
+        return self.inner.closed_over
 
     def _computed_dims(self) -> list[int | None]:
         mapped = [dim is not None for dim in self.function.dims]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,9 +27,11 @@ from jax._src.interpreters import batching as _batching
 Aval = Any
 
 
-def make_debug_info(name: str) -> jex_core.DebugInfo:
+def make_debug_info(name: str) -> Any:
     """The name under which JAX's messages and jaxprs mention a function that gradkit traces."""
-    return jex_core.DebugInfo(f"gradkit {name}", name, None, None)
+    # Private before JAX 0.9: drop `_core` when 0.8 is no longer supported.
+    debug_info_class = getattr(jex_core, "DebugInfo", None) or _core.DebugInfo
+    return debug_info_class(f"gradkit {name}", name, None, None)
 
 
 def trace_to_jaxpr(fn: Callable[..., Sequence[Any]], avals: Sequence[Aval], name: str):
@@ -123,7 +126,9 @@ def vmap_over(fn: Callable[..., Any], axis: Any, in_axes: Any, out_axes: Any):
 def batched_aval(aval: Aval, axis: Any, dim: int = 0) -> Aval:
     """`aval` with the axis of a batching rule at position `dim`."""
     explicit = getattr(axis, "explicit_mesh_axis", None)
-    return jex_core.unmapped_aval(axis.size, dim, aval, explicit)
+    # Private before JAX 0.9: drop `_core` when 0.8 is no longer supported.
+    unmapped_aval = getattr(jex_core, "unmapped_aval", None) or _core.unmapped_aval
+    return unmapped_aval(axis.size, dim, aval, explicit)
 
 
 @functools.cache
@@ -176,11 +181,16 @@ class differentiation_hooks:  # noqa: N801 - used as a context manager, like con
 
 def current_scope() -> str:
     """The named scopes around the current line, such as `"encoder/dense"`."""
-    return "/".join(
-        part.name
-        for part in source_info_util.current_name_stack().stack
-        if type(part).__name__ == "Scope"
-    )
+    return _scope_text(source_info_util.current_name_stack())
+
+
+def scope_of(eqn: jex_core.JaxprEqn) -> str:
+    """The named scopes of an equation, within its jaxpr."""
+    return _scope_text(eqn.source_info.name_stack)
+
+
+def _scope_text(stack: Any) -> str:
+    return "/".join(part.name for part in stack.stack if type(part).__name__ == "Scope")
 
 
 @functools.cache
@@ -189,12 +199,10 @@ def primitives() -> dict[str, jex_core.Primitive]:
 
     The rule tables know also those that `jax.extend.core.primitives` does not export (`split`).
     """
-    found = {p.name: p for p in ad.primitive_jvps if not p.name.startswith("gradkit_")}
-    for name in dir(jex_core.primitives):
-        p = getattr(jex_core.primitives, name)
-        if isinstance(p, jex_core.Primitive) and p in ad.primitive_jvps:
-            found[p.name] = p
-    return found
+    exported = [getattr(jex_core.primitives, name) for name in dir(jex_core.primitives)]
+    known = [*exported, *ad.primitive_transposes, *ad.primitive_jvps]
+    found = {p.name: p for p in known if isinstance(p, jex_core.Primitive)}
+    return {name: p for name, p in found.items() if not name.startswith("gradkit_")}
 
 
 def is_jitted(function: Any) -> bool:
@@ -202,15 +210,16 @@ def is_jitted(function: Any) -> bool:
     return hasattr(function, "lower") and hasattr(function, "__wrapped__") and callable(function)
 
 
-def jitted_identity(function: Any) -> tuple[str, str]:
-    """The name and source line by which calls of a jitted function are known."""
-    info = debug_info("jit", function.__wrapped__, (), {})
+def function_identity(function: Any) -> tuple[str, str]:
+    """The name and source line by which calls of a jitted or custom_jvp function are known."""
+    info = debug_info("jit", getattr(function, "__wrapped__", function), (), {})
     return function.__name__, info.func_src_info
 
 
-def jit_call_identity(params: dict[str, Any]) -> tuple[str, str]:
-    """The same, of a call of a jitted function that is being bound."""
-    return params["name"], params["jaxpr"].jaxpr.debug_info.func_src_info
+def program_identity(program: jex_core.ClosedJaxpr, name: str = "") -> tuple[str, str]:
+    """The same, of a function that has been traced."""
+    info = program.jaxpr.debug_info
+    return name or info.func_name, info.func_src_info
 
 
 def jit_primitive() -> jex_core.Primitive:
@@ -226,3 +235,47 @@ def scope_manager() -> type:
 def scope_name(manager: Any) -> str:
     """The name that a `jax.named_scope` context adds."""
     return manager.name
+
+
+def register_linearization(p: jex_core.Primitive, rule: Callable[..., Any]) -> None:
+    """Register `rule(nonzero, primals, **params)`, if this JAX has such rules.
+
+    A linearization rule returns outputs, which of them have a tangent, residuals, and a function
+    of residuals and tangents. JAX derives one from the JVP rule where there is none, which is
+    slower to trace; so this private table can go when it is published, or when that is fast.
+    """
+    table = getattr(_ad, "primitive_linearizations", None)
+    if table is None:
+        return
+    # JAX 0.12 has a second kind of residuals, of which gradkit's rules have none.
+    structured = "structured_residuals" in getattr(_ad.LinearizeTrace, "__annotations__", {})
+
+    def linearize(*args, **params):
+        # JAX 0.9 put a flag in front of the nonzero tangents: whether this is for a VJP.
+        nonzero, *primals = args[1:] if isinstance(args[0], bool) else args
+        ys, nonzero_out, residuals, linearized = rule(nonzero, primals, **params)
+        if not structured:
+            return ys, nonzero_out, residuals, linearized
+        return (
+            ys, nonzero_out, residuals, None,
+            lambda residuals, _, *tangents: linearized(residuals, *tangents),
+        )  # fmt: skip
+
+    table[p] = linearize
+
+
+def stop_gradient_site(eqn: jex_core.JaxprEqn) -> tuple[str, int] | None:
+    """Where a `stop_gradient` was written: file and line, or `None` inside JAX's own functions.
+
+    JAX stops gradients for reasons of its own (the factors of `linalg.solve`, the maximum of
+    `softmax`), which say nothing about the meaning of the user's program.
+    """
+    traceback = eqn.source_info.traceback
+    frames = list(traceback.frames) if traceback is not None else []
+    names = [frame.function_name.rpartition(".")[2] for frame in frames]
+    if "stop_gradient" not in names:
+        return ("", 0)  # no record: take it for the user's
+    caller = frames[names.index("stop_gradient") + 1]
+    if caller.file_name.startswith(os.path.dirname(jax.__file__)):
+        return None
+    return caller.file_name, caller.line_num

@@ -72,9 +72,13 @@ class Overrides:
         return table
 
     def __hash__(self) -> int:
+        return self._hash  # asked for at every call of a jitted function
+
+    @functools.cached_property
+    def _hash(self) -> int:
         return hash((self.entries, self.path))
 
-    @property
+    @functools.cached_property
     def scoped(self) -> bool:
         """Does a key ask for a named scope?"""
         return any(entry.key.scope for entry in self.entries)
@@ -83,7 +87,7 @@ class Overrides:
         """The same overrides inside a further named scope."""
         if not self.scoped:
             return self
-        return replace(self, path=f"{self.path}/{name}" if self.path else name)
+        return _shared(replace(self, path=f"{self.path}/{name}" if self.path else name))
 
     def find(self, target: Target) -> Rule | None:
         """The rule for a target here, or None; remembers that its key was of use."""
@@ -103,7 +107,7 @@ class Overrides:
 
     def call_jitted_instead(self, p: Primitive, operands: tuple, params: dict[str, Any]) -> Any:
         """The call of a jitted function with its override, or NotImplemented."""
-        name, source = compat.jit_call_identity(params)
+        name, source = compat.program_identity(params["jaxpr"], params["name"])
         return self._bind_instead(JittedTarget(name, source), name, p, operands, params, {})
 
     def _bind_instead(self, target: Target, name: str, p, operands, params, attrs) -> Any:
@@ -122,14 +126,13 @@ class Overrides:
         if rule is None:
             return NotImplemented
         parameters = Parameters.of(function)
-        args, attrs = parameters.bind(args, kwargs)
+        args, named = parameters.bind(args, kwargs)
         names = [parameters.name_of(i) for i in range(len(args))]
         static = set(getattr(function, "nondiff_argnums", ()))
-        owed = [i for i in range(len(args)) if i not in static]
-        attrs = attrs | {names[i]: args[i] for i in sorted(static) if i < len(args)}
         if isinstance(function, CustomGradient):
-            owed = [i for i in owed if i >= parameters.skipped]
-        named = dict(kwargs) and {k: v for k, v in attrs.items() if k in kwargs and k not in names}
+            static = function.static_positions(names)
+        owed = [i for i in range(len(args)) if i not in static]
+        attrs = named | {name: args[i] for i, name in enumerate(names) if i in static}
         return call_operation(
             function.__name__, lambda *xs: function(*xs, **named), rule, args, names, attrs, owed
         )
@@ -148,6 +151,10 @@ def _in_scope(path: str, pattern: str) -> bool:
 # Equal maps share what they have matched for as long as one is alive (in a jit cache, say): a
 # function compiled under a map does not match again, and is no reason to warn.
 _alive: weakref.WeakValueDictionary[Overrides, Overrides] = weakref.WeakValueDictionary()
+
+
+def _shared(overrides: Overrides) -> Overrides:
+    return _alive.setdefault(overrides, overrides)
 
 
 def _read_map(overrides: Any) -> tuple[Entry, ...]:
@@ -173,6 +180,16 @@ def _rule_of(key: Key, value: Any) -> Rule | None:
         rule = find_gradient(value)
         return rule if rule is not None else _default_gradient(key, value)
     if callable(value):
+        try:
+            hash(value)  # the map is part of jit's cache key
+        except TypeError as error:
+            raise OverrideValueError(
+                describe(
+                    f"the override of {key.text!r} cannot be hashed.",
+                    got=type(value).__name__,
+                    fix="use a function, or give the class a __hash__",
+                )
+            ) from error
         return value
     raise OverrideValueError(
         describe(
@@ -267,23 +284,33 @@ def gradient_override_map(overrides: Mapping[Any, Any]) -> Iterator[None]:
         `tf.Graph.gradient_override_map`.
     """
     own = _read_map(overrides)
+    with _overriding(own) as active:
+        yield
+    _warn_unused(active.unused(own), stacklevel=4)
+
+
+@contextlib.contextmanager
+def _overriding(own: tuple[Entry, ...]) -> Iterator[Overrides]:
+    """Activate the lines of a map on top of those that are active already."""
     outer = _scope.active()
-    inherited = () if outer is None else outer.entries
-    active = Overrides((*own, *inherited))
-    active = _alive.setdefault(active, active)
+    active = _shared(Overrides((*own, *(() if outer is None else outer.entries))))
     if active.scoped:
-        path = compat.current_scope() if outer is None or not outer.scoped else outer.path
-        active = replace(active, path=path)
+        followed = outer is not None and outer.scoped
+        path = outer.path if followed else compat.current_scope()
+        active = _shared(replace(active, path=path))
     targets = frozenset(target for entry in own for target in entry.key.targets)
     with installed(targets, scoped=active.scoped), _scope.activate(active):
-        yield
-    for text in active.unused(own):
+        yield active
+
+
+def _warn_unused(keys: Sequence[str], stacklevel: int) -> None:
+    for key in keys:
         warnings.warn(
             UnusedOverrideWarning(
-                f"the key {text!r} of gradient_override_map matched no operation inside its "
-                "scope; gradkit.overridable_ops(f, *args) lists what a function calls"
+                f"the key {key!r} of an override map matched no operation while it was active; "
+                "gradkit.overridable_ops(f, *args) lists what a function calls"
             ),
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
 
 
@@ -303,7 +330,7 @@ def override(fn: F, overrides: Mapping[Any, Any]) -> F:
         UnknownGradientError: If a value names no gradient.
 
     Warns:
-        UnusedOverrideWarning: After a call in which a key has matched no operation.
+        UnusedOverrideWarning: After the first call in which a key has matched no operation.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -311,12 +338,18 @@ def override(fn: F, overrides: Mapping[Any, Any]) -> F:
         >>> print(through(-2.0), jax.grad(through)(-2.0))
         -1.0 1.0
     """
-    _read_map(overrides)
-    fixed = dict(overrides)
+    own = _read_map(overrides)
+    alive: set[Overrides] = set()  # remembers what has matched, see `_alive`
+    warned: set[str] = set()
 
     @functools.wraps(fn)
     def overridden(*args, **kwargs):
-        with gradient_override_map(fixed):
-            return fn(*args, **kwargs)
+        with _overriding(own) as active:
+            result = fn(*args, **kwargs)
+        alive.add(active)
+        unused = [key for key in active.unused(own) if key not in warned]
+        warned.update(unused)
+        _warn_unused(unused, stacklevel=3)
+        return result
 
     return overridden  # pyright: ignore[reportReturnType] - keeps fn's signature

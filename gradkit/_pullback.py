@@ -46,6 +46,7 @@ class Rule:
     arguments: tuple[int, ...]
 
     def __call__(self, residuals: Sequence[Any], y_bars: Sequence[Any]) -> list[Any]:
+        """Run the rule as written: reverse mode."""
         return evaluate(self.jaxpr, [*residuals, *y_bars])
 
     def __repr__(self) -> str:
@@ -72,7 +73,7 @@ class Rule:
             )
 
         def rule(*y_bars):
-            x_bars = self(residuals, y_bars)
+            x_bars = evaluate(self.jaxpr, [*residuals, *y_bars])
             return [x_bars[i] for i in used]
 
         y_bar_avals = self.jaxpr.in_avals[self.n_residuals :]
@@ -103,10 +104,8 @@ class Rule:
         in_axes = [*residual_dims, *(0 for _ in y_bar_avals)]
         if not in_axes:
             return self
-        n = self.n_residuals
-        one = lambda *operands: self(operands[:n], operands[n:])  # noqa: E731
-        out_axes = [dim or 0 for dim in x_dims]
-        over_batch = compat.vmap_over(one, axis, in_axes, out_axes)
+        one = functools.partial(_evaluate_on, self.jaxpr)
+        over_batch = compat.vmap_over(one, axis, in_axes, [dim or 0 for dim in x_dims])
 
         def rule(*operands):
             x_bars = over_batch(*operands)
@@ -122,6 +121,10 @@ class Rule:
         avals += [compat.batched_aval(aval, axis) for aval in y_bar_avals]
         jaxpr, consts = compat.trace_to_jaxpr(rule, avals, self.name)
         return Rule(self.name, compat.close(jaxpr, consts), self.n_residuals, self.arguments)
+
+
+def _evaluate_on(program: ClosedJaxpr, *operands: Any) -> list[Any]:
+    return evaluate(program, operands)
 
 
 pullback_p = Primitive("gradkit_pullback")

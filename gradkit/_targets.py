@@ -121,8 +121,9 @@ def _from_primitive(name: str) -> list[Target]:
 
 
 def _from_function(name: str) -> list[Target]:
-    for namespace in _NAMESPACES:
-        function = _lookup(f"{namespace}.{name}")
+    paths = [name] if name.startswith("jax.") else [f"{space}.{name}" for space in _NAMESPACES]
+    for path in paths:
+        function = _lookup(path)
         if callable(function):
             return [_object_target(function)]
     return []
@@ -162,7 +163,7 @@ def _object_target(function: Any) -> Target:
     if isinstance(function, (CustomGradient, jax.custom_jvp, jax.custom_vjp)):
         return ObjectTarget(function)
     if compat.is_jitted(function):
-        return JittedTarget(*compat.jitted_identity(function))
+        return JittedTarget(*compat.function_identity(function))
     name = _object_name(function)
     if getattr(jax.lax, name, None) is function and name in compat.primitives():
         return PrimitiveTarget(name)  # a thin wrapper, such as jax.lax.square
@@ -214,6 +215,11 @@ def _unknown(key: str, kind: str, name: str) -> str:
         return describe(
             f"the TensorFlow type {name!r} has no single counterpart in JAX.", fix=NOT_MAPPED[name]
         )
+    if name in TENSORFLOW_TYPES and kind in ("", "tf"):
+        return describe(
+            f"the TensorFlow type {name!r} has no counterpart in JAX {jax.__version__}.",
+            fix=f"use a newer JAX. {TENSORFLOW_TYPES[name].note}".strip(),
+        )
     known: Iterable[str] = {
         "": lambda: [*TENSORFLOW_TYPES, *compat.primitives(), *_function_names(), *defined_types()],
         "tf": lambda: [*TENSORFLOW_TYPES, *defined_types()],
@@ -230,16 +236,30 @@ def _unknown(key: str, kind: str, name: str) -> str:
 
 
 @functools.cache
-def _function_names() -> tuple[str, ...]:
-    """The names of JAX functions that leave a trace."""
-    names = []
+def public_functions() -> dict[tuple[str, str], str]:
+    """The JAX functions that leave a trace: name and source line, and the key to write."""
+    found: dict[tuple[str, str], str] = {}
     for namespace in _NAMESPACES:
         module = _lookup(namespace)
         for name in dir(module):
             function = getattr(module, name, None)
             if isinstance(function, (jax.custom_jvp, jax.custom_vjp)) or compat.is_jitted(function):
-                names.append(name)
-    return tuple(dict.fromkeys(names))
+                short = _lookup_short(name) is function and name not in compat.primitives()
+                key = name if short else f"fn:{namespace}.{name}"
+                found.setdefault(compat.function_identity(function), key)
+    return found
+
+
+def _lookup_short(name: str) -> Any:
+    """What a bare function name as a key would find."""
+    for namespace in _NAMESPACES:
+        if callable(function := _lookup(f"{namespace}.{name}")):
+            return function
+    return None
+
+
+def _function_names() -> list[str]:
+    return [key for key in public_functions().values() if ":" not in key]
 
 
 def tensorflow_function(name: str) -> tuple[Callable[..., Any] | None, list[Target]]:

@@ -21,7 +21,8 @@ class TensorFlowType:
             skipped: versions spell some operations differently.
         function: Dotted path of the public JAX function that computes the operation from its
             array inputs alone. Its default gradient is the meaning of the type as a value;
-            `None` where the operation needs attributes too.
+            `None` where the operation needs attributes too, or JAX cannot differentiate it
+            in every floating-point input.
         note: Where the JAX operation differs from TensorFlow's.
     """
 
@@ -249,7 +250,11 @@ _SHAPES = (
     *_types("Transpose", "prim:transpose"),
     *_types("Reverse ReverseV2", "prim:rev", note="`x[::-1]` is one."),
     *_types("Pad PadV2", "prim:pad", note="The inputs are (x, padding value)."),
-    *_types("Concat ConcatV2", "prim:concatenate", note="The axis is `op.attrs`, not an input."),
+    *_types(
+        "Concat ConcatV2",
+        "prim:concatenate",
+        note='The axis is `op.attrs["dimension"]`, not an input.',
+    ),
     *_types("Pack", "prim:stack", note="Before JAX 0.10.1, `jnp.stack` is a concatenate."),
     *_types("Unpack", "prim:unstack fn:jax.numpy.unstack"),
     *_types("Split SplitV", "prim:split"),
@@ -327,7 +332,7 @@ _LINEAR_ALGEBRA = (
         "MatrixSolve",
         "fn:jax.numpy.linalg.solve",
         "jax.numpy.linalg.solve",
-        note="Inside `jnp.linalg.inv` too. `jax.scipy.linalg.solve` reaches it for general matrices.",
+        note="Inside `jnp.linalg.inv` and, for general matrices, `jax.scipy.linalg.solve` too.",
     ),
     *_types(
         "MatrixTriangularSolve",
@@ -377,7 +382,7 @@ _OTHERS = (
         "Identity",
         "prim:copy fn:jax.nn.identity",
         "jax.numpy.copy",
-        note="`jnp.copy(x)`, `jnp.array(x)` and `jax.nn.identity(x)`. An assignment leaves no trace.",
+        note="`jnp.copy`, `jnp.array` and `jax.nn.identity`. An assignment leaves no trace.",
     ),
     *_types("StopGradient", "prim:stop_gradient", "jax.lax.stop_gradient"),
     *_types("PyFunc EagerPyFunc", "prim:pure_callback prim:io_callback"),
@@ -441,8 +446,8 @@ _ADVICE = (
     ("SquaredDifference", '`jnp.square(x - y)` is two operations: use "Square" or "Sub".'),
     (
         "Reciprocal Inv",
-        '`jnp.reciprocal` is a power with exponent -1, `1 / x` a division: use "Pow", in whose rule '
-        '`op.attrs["y"]` is the exponent, or "RealDiv".',
+        '`jnp.reciprocal` is a power with exponent -1, `1 / x` a division: use "Pow", in whose '
+        'rule `op.attrs["y"]` is the exponent, or "RealDiv".',
     ),
     (
         "DivNoNan MulNoNan Xdivy",
@@ -479,7 +484,7 @@ _ADVICE = (
     ),
     (
         "SoftmaxCrossEntropyWithLogits CTCLoss CTCLossV2",
-        'The losses of optax are plain functions; these call `jax.nn.log_softmax`: use "LogSoftmax".',
+        'The losses of optax are plain functions; these call log_softmax: use "LogSoftmax".',
     ),
     (
         "SparseSoftmaxCrossEntropyWithLogits",
@@ -630,7 +635,7 @@ instead. The page is generated from `gradkit/_tensorflow_types.py`.
 - A target that the installed JAX lacks is skipped.
 - The column *as a value* names the function whose default gradient the type means on the right
   side of a map: `{"Sign": "Tanh"}` gives `sign` the gradient of `tanh`. Types without one need
-  attributes, such as an axis, that a value cannot carry.
+  attributes that a value cannot carry, such as an axis, or have no derivative in some input.
 """
 
 

@@ -44,7 +44,7 @@ def _mesh(axis_type: AxisType) -> jax.sharding.Mesh:
 
 @program
 def evaluate(f):
-    return f(X)
+    return f(jnp.asarray(X))
 
 
 @program
