@@ -129,6 +129,7 @@ def _batch_call(axis, operands, dims, *, function: Any):
 batching.fancy_primitive_batchers[call_p] = _batch_call
 
 
+@compat.cached_weakly
 @dataclass(frozen=True, eq=False, repr=False)
 class Attached:
     """How outputs that have been computed hang together with their arguments and their rule.

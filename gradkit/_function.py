@@ -103,6 +103,7 @@ class Traced:
 _tracing_early = threading.local()
 
 
+@compat.cached_weakly
 @dataclass(eq=False, repr=False)
 class PythonFunction:
     """Python code that returns its outputs and its rule.
@@ -272,6 +273,7 @@ def _trace_rule(
     return Rule(name, compat.close(inputs), len(captured), tuple(arguments)), list(captured)
 
 
+@compat.cached_weakly
 class EagerRule(Rule):
     """A rule whose forward pass ran on concrete values: Python code, traced only if need be."""
 
@@ -308,6 +310,7 @@ def is_differentiable(value: Any) -> bool:
     return compat.tangent_aval(value).dtype != jax.dtypes.float0
 
 
+@compat.cached_weakly
 @dataclass(eq=False, repr=False)
 class BatchedFunction:
     """A function over a leading batch axis, its rule with it (what `jax.vmap` makes of one)."""

@@ -97,7 +97,23 @@ def _hook_jit() -> Callable[[], None]:
                 return instead
         return original(*operands, **params)
 
-    return _set(p, "bind", bind)
+    undo = [_set(p, "bind", bind)]
+    if (place := compat.eager_jit_call()) is not None:
+        undo.append(_set(*place, _noticing(getattr(*place))))
+    return lambda: [u() for u in undo] and None
+
+
+def _noticing(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Outside every transformation a jitted function runs unbound; its key is of use all the same."""
+
+    @functools.wraps(call)
+    def eager_call(*operands, **params):
+        active = _scope.active()
+        if active is not None and "jaxpr" in params:
+            active.find_jitted(params)
+        return call(*operands, **params)
+
+    return eager_call
 
 
 def _hook_class(kind: type) -> Callable[[], None]:

@@ -21,6 +21,8 @@ from jax.interpreters import ad, partial_eval
 # context have no public name. Needed by `differentiation_hooks` (see there); can go when JAX
 # offers a hook that runs around its differentiation rules.
 from jax._src import core as _core
+from jax._src import pjit as _pjit
+from jax._src import util as _util
 from jax._src.interpreters import ad as _ad
 from jax._src.interpreters import batching as _batching
 
@@ -70,6 +72,19 @@ def evaluate_equation(eqn: jex_core.JaxprEqn, values: Sequence[Any]) -> list[Any
     ):
         out = eqn.primitive.bind(*subfuns, *values, **params)
     return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def cached_weakly(cls: type) -> type:
+    """Let JAX's caches hold parameters of this class weakly, as they hold jaxprs.
+
+    JAX remembers the type of each staged operation by its parameters; a million calls with
+    functions of their own would leave a million functions. Private: it can go when JAX publishes
+    a way to mark such classes, or stops remembering.
+    """
+    weak_types = getattr(_util, "weakref_cache_key_types", None)
+    if weak_types is not None:
+        weak_types.add(cls)
+    return cls
 
 
 def tangent_aval(x: Any) -> Aval:
@@ -227,6 +242,15 @@ def jit_primitive() -> jex_core.Primitive:
     return jex_core.primitives.jit_p
 
 
+def eager_jit_call() -> tuple[Any, str] | None:
+    """Where a jitted function runs when no transformation is under way, if JAX has that place.
+
+    Private: it is the only sign that such a call was made. Can go when `jit_p.bind` is always
+    called.
+    """
+    return (_pjit, "_pjit_call_impl_python") if hasattr(_pjit, "_pjit_call_impl_python") else None
+
+
 def scope_manager() -> type:
     """The context manager behind `jax.named_scope`."""
     return type(jax.named_scope("name"))
@@ -273,9 +297,15 @@ def stop_gradient_site(eqn: jex_core.JaxprEqn) -> tuple[str, int] | None:
     traceback = eqn.source_info.traceback
     frames = list(traceback.frames) if traceback is not None else []
     names = [frame.function_name.rpartition(".")[2] for frame in frames]
-    if "stop_gradient" not in names:
+    callers = [
+        frame
+        for name, frame in zip(names, frames[1:], strict=False)
+        # Its own derivative rule calls stop_gradient again.
+        if name == "stop_gradient" and frame.function_name != "_stop_gradient_jvp_rule"
+    ]
+    if not callers:
         return ("", 0)  # no record: take it for the user's
-    caller = frames[names.index("stop_gradient") + 1]
+    caller = callers[0]
     if caller.file_name.startswith(os.path.dirname(jax.__file__)):
         return None
     return caller.file_name, caller.line_num

@@ -103,15 +103,19 @@ class Overrides:
 
     def call_primitive_instead(self, p: Primitive, operands: tuple, params: dict[str, Any]) -> Any:
         """The call of a primitive with its override, or NotImplemented."""
-        return self._bind_instead(PrimitiveTarget(p.name), p.name, p, operands, params, params)
+        rule = self.find(PrimitiveTarget(p.name))
+        return self._bind_instead(rule, p.name, p, operands, params, params)
 
     def call_jitted_instead(self, p: Primitive, operands: tuple, params: dict[str, Any]) -> Any:
         """The call of a jitted function with its override, or NotImplemented."""
-        name, source = compat.program_identity(params["jaxpr"], params["name"])
-        return self._bind_instead(JittedTarget(name, source), name, p, operands, params, {})
+        rule = self.find_jitted(params)
+        return self._bind_instead(rule, params["name"], p, operands, params, {})
 
-    def _bind_instead(self, target: Target, name: str, p, operands, params, attrs) -> Any:
-        rule = self.find(target)
+    def find_jitted(self, params: dict[str, Any]) -> Rule | None:
+        """The rule for a call of a jitted function, or None."""
+        return self.find(JittedTarget(*compat.program_identity(params["jaxpr"], params["name"])))
+
+    def _bind_instead(self, rule: Rule | None, name: str, p, operands, params, attrs) -> Any:
         if rule is None:
             return NotImplemented
         names = [f"inputs[{i}]" for i in range(len(operands))]

@@ -29,6 +29,7 @@ from gradkit._linearity import nonlinearity
 from gradkit._programs import evaluate
 
 
+@compat.cached_weakly
 @dataclass(frozen=True, eq=False, repr=False)
 class Rule:
     """A VJP rule as a program: `(*residuals, *y_bars) -> x_bars`.
