@@ -23,7 +23,6 @@ from jax.interpreters import ad, batching, mlir
 from gradkit import _jax_compat as compat
 from gradkit._errors import closes_over_differentiated
 from gradkit._function import BatchedFunction, ClosesOver, PythonFunction, is_differentiable
-from gradkit._programs import evaluate
 from gradkit._pullback import Rule, move_to_front, push_forward
 
 call_p = Primitive("gradkit_call")
@@ -61,11 +60,11 @@ def _evaluate(*xs, function: Any) -> list[Any]:
 
 def _abstract_eval(*avals, function: Any):
     program = function.primal(avals)
-    return program.out_avals, program.effects
+    return program.out_avals, program.jaxpr.effects
 
 
 def _lowered(*xs, function: Any) -> list[Any]:
-    return evaluate(function.primal([jax.typeof(x) for x in xs]), xs)
+    return function.primal([jax.typeof(x) for x in xs])(*xs)
 
 
 call_p.def_impl(_evaluate)

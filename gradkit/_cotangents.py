@@ -31,7 +31,7 @@ class Arguments:
     values: Sequence[Any]
     names: Sequence[str]
     positions: Sequence[int]
-    optional: int = 0
+    optional: int
 
     def cotangent_leaves(self, returned: Any) -> list[Any]:
         """One cotangent or None (zero) for each leaf of `values`, in order.
@@ -126,7 +126,9 @@ class Arguments:
             raise self._misfit(i, path, expected, type(x_bar).__name__, "return an array or None")
         got = jax.typeof(x_bar)
         if got.shape != expected.shape:
-            raise self._misfit(i, path, expected, describe_type(x_bar), _shape_advice(got, expected))
+            raise self._misfit(
+                i, path, expected, describe_type(x_bar), _shape_advice(got, expected)
+            )
         if got.dtype != expected.dtype:
             converted = _weakly_converted(x, x_bar, got, expected)
             if converted is None:
@@ -186,7 +188,6 @@ def _shape_advice(got: Any, expected: Any) -> str:
         )
         axis = str(axes[0]) if len(axes) == 1 else str(axes)
         return (
-            "sum over the axes that broadcasting stretched: "
-            f"y_bar.sum(axis={axis}, keepdims=True)"
+            f"sum over the axes that broadcasting stretched: y_bar.sum(axis={axis}, keepdims=True)"
         )
     return "a cotangent has the shape of its argument"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from gradkit import _scope
 from gradkit._errors import RuleError, describe
@@ -19,7 +19,7 @@ R = TypeVar("R")
 class CustomGradient(Generic[P]):
     """A function with a gradient of its own; made by `custom_gradient`."""
 
-    def __init__(self, fn: Callable[P, tuple[Any, Any]], nondiff_argnames: Sequence[str] = ()):
+    def __init__(self, fn: Callable[P, Any], nondiff_argnames: str | Sequence[str] = ()):
         if isinstance(fn, (classmethod, staticmethod)):
             kind = type(fn).__name__
             raise RuleError(
@@ -146,7 +146,8 @@ def custom_gradient(fn=None, /, *, nondiff_argnames=()):
 
 
 def _decorate(fn: Any, *, nondiff_argnames: Any) -> Any:
-    if not callable(fn) and not isinstance(fn, (classmethod, staticmethod)):
+    is_function = callable(fn) or isinstance(fn, (classmethod, staticmethod))
+    if not is_function:
         raise RuleError(
             describe(
                 "custom_gradient needs a function.",
@@ -154,4 +155,4 @@ def _decorate(fn: Any, *, nondiff_argnames: Any) -> Any:
                 fix="use it as a decorator: @custom_gradient above `def f(x): ... return y, grad`",
             )
         )
-    return CustomGradient(fn, nondiff_argnames)
+    return CustomGradient(cast(Any, fn), nondiff_argnames)

@@ -13,7 +13,7 @@ from gradkit import _scope
 from gradkit._errors import RuleError, UnknownGradientError, describe, did_you_mean
 from gradkit._registry import Op, Rule, find_gradient, registered_gradients
 from gradkit._rules import Call
-from gradkit._trees import Parameters
+from gradkit._trees import Parameters, as_array
 
 _types: set[str] = set()
 
@@ -61,9 +61,7 @@ class Operation:
         names = [self._parameters.name_of(i) for i in range(len(args))]
         natural = lambda *xs: self._fn(*xs, **attrs)  # noqa: E731 - a closure, not a function
         inputs = range(self._parameters.skipped, len(args))
-        return call_operation(
-            self.type, natural, rule, args, names, {**defaults, **attrs}, inputs
-        )
+        return call_operation(self.type, natural, rule, args, names, {**defaults, **attrs}, inputs)
 
     def _missing_gradient(self, op: Op, *y_bars: Any) -> Any:
         del op, y_bars
@@ -106,7 +104,8 @@ def call_operation(
         owed: The positions of the arguments that are inputs of the operation (all by default).
     """
     owed = range(len(args)) if owed is None else owed
-    scope = compat.current_scope()
+    active = _scope.active()
+    scope = active.path if active is not None and active.scoped else compat.current_scope()
     name = f"{scope}/{op_type}" if scope else op_type
 
     def body(*xs):
@@ -120,7 +119,7 @@ def call_operation(
                 full[i] = x
             return natural(*full)
 
-        inputs = tuple(xs[i] for i in owed)
+        inputs = tuple(as_array(xs[i]) for i in owed)
         record = Op(op_type, name, inputs, outputs, MappingProxyType(dict(attrs)), of_inputs)
 
         def grad(*y_bars):

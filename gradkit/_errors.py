@@ -17,9 +17,14 @@ def describe(what: str, *, expected: str = "", got: str = "", fix: str = "") -> 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
     """`; did you mean 'a' or 'b'?` for the closest known names, or the empty string."""
-    known = sorted(set(known))
-    by_folded = {k.lower(): k for k in known}
-    close = [by_folded[k] for k in difflib.get_close_matches(name.lower(), by_folded, n=limit)]
+    folded: dict[str, list[str]] = {}
+    for k in sorted(set(known)):
+        folded.setdefault(k.lower(), []).append(k)
+    alike = lambda k: difflib.SequenceMatcher(None, k, name).ratio()  # noqa: E731
+    close = [
+        max(folded[key], key=alike)
+        for key in difflib.get_close_matches(name.lower(), folded, n=limit)
+    ]
     if not close:
         return ""
     return f"; did you mean {' or '.join(repr(c) for c in close)}?"

@@ -1,4 +1,4 @@
-"""A Python function together with its VJP rule, as programs that `_call` turns into a JAX operation.
+"""A Python function together with its VJP rule, as programs for `_call`.
 
 The rule is traced only when a derivative is asked for, so a rule may call its own function. What
 function and rule close over becomes an operand (*hoisted*): JAX then shows whether a closed-over
@@ -10,23 +10,23 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import Literal
 
 from gradkit import _jax_compat as compat
 from gradkit import _scope
 from gradkit._errors import closes_over_differentiated
-from gradkit._programs import evaluate, evaluate_cutting_off
+from gradkit._programs import Program, evaluate_cutting_off
 from gradkit._pullback import Rule
 
 RuleFn = Callable[..., Sequence[Any]]
 
 
-class ClosesOver(Exception):
+class ClosesOver(Exception):  # noqa: N818 - a signal, not an error
     """Signal: tracing met tracers that are not operands yet; call again with them hoisted."""
 
     def __init__(self, function: Any, tracers: list[Any]):
@@ -40,16 +40,15 @@ class Traced:
     """A function and its rule as programs.
 
     Attributes:
-        forward: `(*consts, *xs) -> (*ys, *computed)`, its consts being constvars.
-        const_operands: For each const, the operand that it is, or None.
+        forward: `(*xs) -> (*ys, *computed)`.
+        const_operands: For each const of `forward`, the operand that it is, or None.
         n_outputs: The number of `ys`.
         residuals: Where the rule finds each residual: `("x", i)` an operand, `("y", i)` an
             output, `("computed", i)` a further output of `forward`, `("constant", value)`.
         rule: The VJP rule; its arguments are counted without the hoisted operands.
     """
 
-    forward: Jaxpr
-    consts: Sequence[Any]
+    forward: Program
     const_operands: Sequence[int | None]
     n_hoisted: int
     n_outputs: int
@@ -62,42 +61,46 @@ class Traced:
         What only the outputs need is cut off from differentiation: their tangents come from the
         rule, and an operation that has no derivative must not be an error there.
         """
-        consts = [
-            value if i is None else xs[i]
-            for value, i in zip(self.consts, self.const_operands, strict=True)
-        ]
-        operands = [*consts, *xs[self.n_hoisted :]]
-        if any(isinstance(x, Tracer) for x in operands):
-            out = evaluate_cutting_off(self.forward, operands, self.n_outputs)
+        program = _with_operands(self.forward, self.const_operands, xs)
+        arguments = xs[self.n_hoisted :]
+        if _any_tracer([*program.consts, *arguments]):
+            operands = [*program.consts, *arguments]
+            out = evaluate_cutting_off(program.jaxpr, operands, self.n_outputs)
         else:
-            out = evaluate(compat.close(self.forward, consts), xs[self.n_hoisted :])
+            out = program(*arguments)
         return out[: self.n_outputs], out[self.n_outputs :]
 
     @functools.cached_property
     def closed_over(self) -> tuple[int, ...]:
         """The hoisted operands that the outputs depend on: their derivative is not known."""
-        needed = {a for a in self.forward.outvars[: self.n_outputs] if not isinstance(a, Literal)}
-        for eqn in reversed(self.forward.eqns):
+        jaxpr = self.forward.jaxpr.jaxpr
+        needed = {a for a in jaxpr.outvars[: self.n_outputs] if not isinstance(a, Literal)}
+        for eqn in reversed(jaxpr.eqns):
             if any(v in needed for v in eqn.outvars):
                 needed.update(a for a in eqn.invars if not isinstance(a, Literal))
-        pairs = zip(self.forward.constvars, self.const_operands, strict=True)
+        consts = jaxpr.invars[: len(self.const_operands)]
+        pairs = zip(consts, self.const_operands, strict=True)
         return tuple(i for var, i in pairs if i is not None and var in needed)
 
     def dependent(self, mapped: Sequence[bool]) -> list[bool]:
         """Which computed residuals depend on the operands that are `mapped`."""
-        moving = {
-            var
-            for var, i in zip(self.forward.constvars, self.const_operands, strict=True)
-            if i is not None and mapped[i]
-        }
-        moving |= {
-            v for v, m in zip(self.forward.invars, mapped[self.n_hoisted :], strict=True) if m
-        }
-        for eqn in self.forward.eqns:
+        jaxpr = self.forward.jaxpr.jaxpr
+        of_consts = [i is not None and mapped[i] for i in self.const_operands]
+        flags = [*of_consts, *mapped[self.n_hoisted :]]
+        moving = {var for var, flag in zip(jaxpr.invars, flags, strict=True) if flag}
+        for eqn in jaxpr.eqns:
             if any(not isinstance(a, Literal) and a in moving for a in eqn.invars):
                 moving.update(eqn.outvars)
-        computed = self.forward.outvars[self.n_outputs :]
+        computed = jaxpr.outvars[self.n_outputs :]
         return [not isinstance(a, Literal) and a in moving for a in computed]
+
+
+def _with_operands(
+    program: Program, const_operands: Sequence[int | None], xs: Sequence[Any]
+) -> Program:
+    """The program with those of its constants replaced that are operands."""
+    pairs = zip(program.consts, const_operands, strict=True)
+    return replace(program, consts=[c if i is None else xs[i] for c, i in pairs])
 
 
 _tracing_early = threading.local()
@@ -122,7 +125,7 @@ class PythonFunction:
     keeps_outputs: bool = False
     scope: Any = field(default_factory=_scope.active)
     hoisted: Sequence[Any] = ()
-    _primals: dict[Any, ClosedJaxpr] = field(default_factory=dict)
+    _primals: dict[Any, Program] = field(default_factory=dict)
     _traced: dict[Any, Traced] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -142,7 +145,7 @@ class PythonFunction:
                     return ys
             except jax.errors.UnexpectedTracerError:
                 pass  # it closes over a value under differentiation: `primal` reports that
-        return evaluate(self.primal([jax.typeof(x) for x in xs]), xs)
+        return self.primal([jax.typeof(x) for x in xs])(*xs)
 
     def run_eagerly(self, xs: Sequence[Any]) -> tuple[list[Any], EagerRule] | None:
         """Run on concrete values, the rule left as it is; None if something traced turns up."""
@@ -157,23 +160,23 @@ class PythonFunction:
             return None
         return ys, EagerRule(self.name, rule, xs, ys)
 
-    def primal(self, avals: Sequence[Any]) -> ClosedJaxpr:
+    def primal(self, avals: Sequence[Any]) -> Program:
         """The function without its rule, as a program."""
         key = tuple(avals)
         if key not in self._primals:
             with _scope.activate(self.scope):
-                jaxpr, consts = compat.trace_to_jaxpr(
+                program = Program.trace(
                     lambda *xs: self.run(*xs)[0], avals[self.n_hoisted :], self.name
                 )
-            operand = self._const_operands(consts)
+            const_operands = self._const_operands(program.consts)
             if self.hoisted:
+                own = program
 
-                def program(*xs):
-                    values = [c if i is None else xs[i] for c, i in zip(consts, operand)]  # noqa: B905
-                    return evaluate(compat.close(jaxpr, values), xs[self.n_hoisted :])
+                def with_hoisted(*xs):
+                    return _with_operands(own, const_operands, xs)(*xs[self.n_hoisted :])
 
-                jaxpr, consts = compat.trace_to_jaxpr(program, avals, self.name)
-            self._primals[key] = compat.close(jaxpr, consts)
+                program = Program.trace(with_hoisted, avals, self.name)
+            self._primals[key] = program
         return self._primals[key]
 
     def trace(self, avals: Sequence[Any]) -> Traced:
@@ -200,11 +203,15 @@ class PythonFunction:
                 residuals.append(self._locate(value, xs, ys, computed))
             return [*ys, *computed]
 
-        jaxpr, consts = compat.trace_to_jaxpr(forward, avals[self.n_hoisted :], self.name)
+        program = Program.trace(forward, avals[self.n_hoisted :], self.name)
         return Traced(
-            jaxpr, consts, self._const_operands(consts), self.n_hoisted,
-            found["n_outputs"], residuals, found["rule"],
-        )  # fmt: skip
+            program,
+            self._const_operands(program.consts),
+            self.n_hoisted,
+            found["n_outputs"],
+            residuals,
+            found["rule"],
+        )
 
     def _locate(self, value: Any, xs, ys, computed: list[Any]) -> tuple[str, Any]:
         """Where a value that the rule captured comes from."""
@@ -268,9 +275,10 @@ def _trace_rule(
         return [x_bars[i] for i in arguments]
 
     avals = [compat.cotangent_aval(y) for y in ys if is_differentiable(y)]
-    jaxpr, captured = compat.trace_to_jaxpr(traced, avals, f"gradient of {name}")
-    inputs = compat.consts_to_inputs(jaxpr)
-    return Rule(name, compat.close(inputs), len(captured), tuple(arguments)), list(captured)
+    program = Program.trace(traced, avals, f"gradient of {name}")
+    rule_of_residuals = replace(program, consts=())
+    n_residuals = len(program.consts)
+    return Rule(name, rule_of_residuals, n_residuals, tuple(arguments)), list(program.consts)
 
 
 @compat.cached_weakly
@@ -278,12 +286,12 @@ class EagerRule(Rule):
     """A rule whose forward pass ran on concrete values: Python code, traced only if need be."""
 
     def __init__(self, name: str, rule: RuleFn, xs: Sequence[Any], ys: Sequence[Any]):
-        arguments = tuple(i for i, x in enumerate(xs) if is_differentiable(x))
-        avals = [compat.cotangent_aval(y) for y in ys if is_differentiable(y)]
-        vars(self).update(
-            name=name, n_residuals=0, arguments=arguments, _rule=rule, _y_bar_avals=avals
-        )
-        vars(self)["_x_bar_avals"] = [compat.cotangent_aval(xs[i]) for i in arguments]
+        self.name = name
+        self.n_residuals = 0
+        self.arguments = tuple(i for i, x in enumerate(xs) if is_differentiable(x))
+        self._rule = rule
+        self._x_bar_avals = [compat.cotangent_aval(xs[i]) for i in self.arguments]
+        self._y_bar_avals = [compat.cotangent_aval(y) for y in ys if is_differentiable(y)]
 
     def __call__(self, residuals: Sequence[Any], y_bars: Sequence[Any]) -> list[Any]:
         try:
@@ -294,7 +302,9 @@ class EagerRule(Rule):
         return [x_bars[i] for i in self.arguments]
 
     @functools.cached_property
-    def jaxpr(self) -> ClosedJaxpr:
+    def program(self) -> Program:  # pyright: ignore[reportIncompatibleVariableOverride] - lazy
+        """The rule, traced."""
+
         def rule(*y_bars):
             x_bars = self((), y_bars)
             return [
@@ -302,7 +312,7 @@ class EagerRule(Rule):
                 for x_bar, aval in zip(x_bars, self._x_bar_avals, strict=True)
             ]
 
-        return compat.close(*compat.trace_to_jaxpr(rule, self._y_bar_avals, self.name))
+        return Program.trace(rule, self._y_bar_avals, self.name)
 
 
 def is_differentiable(value: Any) -> bool:
@@ -318,7 +328,7 @@ class BatchedFunction:
     inner: Any
     dims: tuple[int | None, ...]
     axis: Any
-    _primals: dict[Any, ClosedJaxpr] = field(default_factory=dict)
+    _primals: dict[Any, Program] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"vmap({self.inner})"
@@ -340,16 +350,15 @@ class BatchedFunction:
     def evaluate(self, xs: Sequence[Any]) -> list[Any]:
         return self._over_batch(lambda *x: self.inner.evaluate(x), 0)(*xs)
 
-    def primal(self, avals: Sequence[Any]) -> ClosedJaxpr:
+    def primal(self, avals: Sequence[Any]) -> Program:
         key = tuple(avals)
         if key not in self._primals:
             one = self._over_batch(lambda *x: self._inner_primal(x), 0)
-            jaxpr, consts = compat.trace_to_jaxpr(one, avals, self.name)
-            self._primals[key] = compat.close(jaxpr, consts)
+            self._primals[key] = Program.trace(one, avals, self.name)
         return self._primals[key]
 
     def _inner_primal(self, xs: Sequence[Any]) -> list[Any]:
-        return evaluate(self.inner.primal([jax.typeof(x) for x in xs]), xs)
+        return self.inner.primal([jax.typeof(x) for x in xs])(*xs)
 
     def trace(self, avals: Sequence[Any]) -> BatchedTraced:
         found: list[Any] = []
@@ -358,7 +367,7 @@ class BatchedFunction:
             found.append(self.inner.trace([jax.typeof(x) for x in xs]))
             return []
 
-        compat.trace_to_jaxpr(self._over_batch(look, 0), avals, self.name)
+        Program.trace(self._over_batch(look, 0), avals, self.name)
         return BatchedTraced(self, found[0])
 
 

@@ -100,11 +100,11 @@ def _hook_jit() -> Callable[[], None]:
     undo = [_set(p, "bind", bind)]
     if (place := compat.eager_jit_call()) is not None:
         undo.append(_set(*place, _noticing(getattr(*place))))
-    return lambda: [u() for u in undo] and None
+    return _in_turn(undo)
 
 
 def _noticing(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Outside every transformation a jitted function runs unbound; its key is of use all the same."""
+    """Outside every transformation a jitted function runs unbound; its key matches all the same."""
 
     @functools.wraps(call)
     def eager_call(*operands, **params):
@@ -146,6 +146,14 @@ def _set(owner: Any, name: str, value: Any) -> Callable[[], None]:
     return undo
 
 
+def _in_turn(steps: list[Callable[[], None]]) -> Callable[[], None]:
+    def run() -> None:
+        for step in steps:
+            step()
+
+    return run
+
+
 _entered = threading.local()
 
 
@@ -176,4 +184,4 @@ def _hook_scopes() -> Callable[[], None]:
         return result
 
     undo = [_set(manager, "__enter__", __enter__), _set(manager, "__exit__", __exit__)]
-    return lambda: [u() for u in undo] and None
+    return _in_turn(undo)

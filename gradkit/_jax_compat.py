@@ -12,10 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.api_util import debug_info
-from jax.extend import core as jex_core
-from jax.extend import linear_util, source_info_util
-from jax.interpreters import ad, partial_eval
 
 # Private: the class behind `jax.linearize` and `jax.grad`, the backward pass and the cache-key
 # context have no public name. Needed by `differentiation_hooks` (see there); can go when JAX
@@ -25,6 +21,10 @@ from jax._src import pjit as _pjit
 from jax._src import util as _util
 from jax._src.interpreters import ad as _ad
 from jax._src.interpreters import batching as _batching
+from jax.api_util import debug_info
+from jax.extend import core as jex_core
+from jax.extend import linear_util, source_info_util
+from jax.interpreters import ad, partial_eval
 
 Aval = Any
 
@@ -36,28 +36,21 @@ def make_debug_info(name: str) -> Any:
     return debug_info_class(f"gradkit {name}", name, None, None)
 
 
-def trace_to_jaxpr(fn: Callable[..., Sequence[Any]], avals: Sequence[Aval], name: str):
-    """Trace `fn` (flat in, flat out) to an open jaxpr and the values that it closes over.
+def trace_to_jaxpr(
+    fn: Callable[..., Sequence[Any]], avals: Sequence[Aval], name: str
+) -> tuple[jex_core.ClosedJaxpr, list[Any]]:
+    """Trace `fn` (flat in, flat out); what it closes over becomes its first inputs.
 
     Unlike `jax.make_jaxpr`, this keeps every closed-over value, tracers of other traces included,
-    as a constant of its own, and caches nothing.
+    as a value of its own, and caches nothing.
     """
     wrapped = linear_util.wrap_init(fn, debug_info=make_debug_info(name))
     jaxpr, _, consts = partial_eval.trace_to_jaxpr_dynamic(wrapped, list(avals))
-    return jaxpr, consts
-
-
-def close(jaxpr: jex_core.Jaxpr, consts: Sequence[Any] = ()) -> jex_core.ClosedJaxpr:
-    """Bind the constants of an open jaxpr."""
-    return jex_core.ClosedJaxpr(jaxpr, list(consts))
-
-
-def consts_to_inputs(jaxpr: jex_core.Jaxpr) -> jex_core.Jaxpr:
-    """The same program with its constants as inputs, in front of the others."""
-    info = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
-    return jaxpr.replace(
-        constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars], debug_info=info
-    )
+    if jaxpr.constvars:  # JAX 0.12 has them among the inputs already
+        info = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
+        inputs = [*jaxpr.constvars, *jaxpr.invars]
+        jaxpr = jaxpr.replace(constvars=[], invars=inputs, debug_info=info)
+    return jex_core.ClosedJaxpr(jaxpr, []), list(consts)
 
 
 def evaluate_equation(eqn: jex_core.JaxprEqn, values: Sequence[Any]) -> list[Any]:
@@ -72,6 +65,14 @@ def evaluate_equation(eqn: jex_core.JaxprEqn, values: Sequence[Any]) -> list[Any
     ):
         out = eqn.primitive.bind(*subfuns, *values, **params)
     return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
+    """How many constants and carried values a scan has among its operands."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()  # JAX 0.12
+    return len(consts), len(carry)
 
 
 def cached_weakly(cls: type) -> type:
@@ -164,8 +165,9 @@ class differentiation_hooks:  # noqa: N801 - used as a context manager, like con
     """While installed, everything that JAX does *inside* a rule runs within `context()`.
 
     Every trace processes one primitive at a time by calling its rule or its implementation, and
-    `backward_pass` calls transposition rules; the user's own program never runs in there. Overrides must not touch what rules call (`cos` inside the derivative of `sin`), and
-    must not end up in jit caches that rules and user share, so the context switches them off.
+    `backward_pass` calls transposition rules; the user's own program never runs in there.
+    Overrides must not touch what rules call (`cos` inside the derivative of `sin`), and must not
+    end up in jit caches that rules and user share, so the context switches them off.
     """
 
     def __init__(self, context: Callable[[], contextlib.AbstractContextManager[Any]]):

@@ -19,8 +19,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+from gradkit import _jax_compat as compat
+from gradkit._programs import Program
 
 
 class Kind(enum.IntEnum):
@@ -34,18 +38,18 @@ class Kind(enum.IntEnum):
 
 # One operand carries the value; further operands (indices, sizes) must not depend on cotangents.
 _LINEAR_IN_FIRST = frozenset(
-    "neg reduce_sum cumsum reshape broadcast_in_dim transpose squeeze expand_dims rev slice "
-    "dynamic_slice gather copy copy_p real imag conj reduce_precision "
-    "convert_element_type fft psum psum2 psum_invariant psum_scatter reduce_scatter all_gather "
-    "all_gather_invariant all_gather_reduced unreduced_psum unreduced_psum_scatter all_to_all "
-    "ppermute pbroadcast pvary pcast vary_unreduced_cast "
-    "device_put sharding_constraint reshard mesh_cast layout_constraint optimization_barrier "
-    "reduce_window_sum split unstack name".split()
+    "neg reduce_sum cumsum reshape broadcast_in_dim transpose squeeze expand_dims rev "
+    "slice dynamic_slice gather copy copy_p real imag conj reduce_precision "
+    "convert_element_type fft psum psum2 psum_invariant psum_scatter reduce_scatter "
+    "all_gather all_gather_invariant all_gather_reduced unreduced_psum "
+    "unreduced_psum_scatter all_to_all ppermute pbroadcast pvary pcast "
+    "vary_unreduced_cast device_put sharding_constraint reshard mesh_cast "
+    "layout_constraint optimization_barrier reduce_window_sum split unstack name".split()
 )
 # Every operand may be linear; a constant one that is not zero makes the result affine.
-_LINEAR_JOINTLY = frozenset("add sub add_any concatenate pad complex add_jaxvals".split())
+_LINEAR_JOINTLY = frozenset(["add", "sub", "add_any", "concatenate", "pad", "complex"])
 # Linear in each operand while the others are constant.
-_MULTILINEAR = frozenset("mul dot_general conv_general_dilated".split())
+_MULTILINEAR = frozenset(["mul", "dot_general", "conv_general_dilated"])
 # Linear in the operands at these positions, jointly; the rest must be constant.
 _LINEAR_AT = {
     "div": (0,),
@@ -61,17 +65,16 @@ _LINEAR_AT = {
     "ragged_dot": (0,),
     "ragged_dot_general": (0,),
 }
-_KEEPS_ZERO = frozenset("sign abs sqrt tanh sin integer_pow square".split())
+_KEEPS_ZERO = frozenset(["sign", "abs", "sqrt", "tanh", "sin", "integer_pow", "square"])
 
 
-def nonlinearity(rule: ClosedJaxpr, first_cotangent: int) -> str | None:
+def nonlinearity(rule: Program, first_cotangent: int) -> str | None:
     """Why the outputs of `rule` are not linear in its inputs from `first_cotangent` on, or None."""
-    jaxpr = rule.jaxpr
-    kinds = [
-        Kind.LINEAR if i >= first_cotangent else Kind.CONSTANT for i in range(len(jaxpr.invars))
-    ]
+    consts = [_kind_of_constant(c) for c in rule.consts]
+    n_linear = len(rule.in_avals) - first_cotangent
+    kinds = [*([Kind.CONSTANT] * first_cotangent), *([Kind.LINEAR] * n_linear)]
     analysis = _Analysis()
-    outputs = analysis.run(jaxpr, [_kind_of_constant(c) for c in rule.consts], kinds)
+    outputs = analysis.run(rule.jaxpr.jaxpr, [], [*consts, *kinds])
     if all(kind in (Kind.LINEAR, Kind.ZERO) for kind in outputs):
         return None
     if Kind.OTHER in outputs and analysis.culprit:
@@ -118,7 +121,7 @@ class _Analysis:
             branches = [self._closed(body, kinds[1:]) for body in bodies]
             return [_join(column) for column in zip(*branches, strict=True)]
         if name == "scan":
-            n_consts, n_carry = params["num_consts"], params["num_carry"]
+            n_consts, n_carry = compat.scan_layout(params)
             consts, carry, xs = (
                 kinds[:n_consts],
                 kinds[n_consts : n_consts + n_carry],
@@ -211,21 +214,22 @@ def _bodies(eqn: JaxprEqn) -> list[ClosedJaxpr] | None:
 
 def _kind_of_constant(value: Any) -> Kind:
     """ZERO for a known zero, so that `x + 0` and padding with zeros stay linear."""
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return Kind.CONSTANT
-    if isinstance(value, (bool, int, float, complex, np.generic)) or np.ndim(value) == 0:
-        try:
-            return Kind.ZERO if value == 0 else Kind.CONSTANT
-        except Exception:  # an extended dtype, such as a PRNG key, does not compare with 0
-            return Kind.CONSTANT
-    return Kind.CONSTANT
+    dtype = jax.typeof(value).dtype
+    if np.ndim(value) or not jax.dtypes.issubdtype(dtype, np.number):  # not a PRNG key
+        return Kind.CONSTANT
+    return Kind.ZERO if value == 0 else Kind.CONSTANT
 
 
 def _blame(eqn: JaxprEqn, kinds: list[Kind]) -> str:
-    name, where = eqn.primitive.name, source_info_util.summarize(eqn.source_info)
-    if name in _LINEAR_JOINTLY or name in _LINEAR_AT or name in ("cond", "scan", "while"):
-        if Kind.CONSTANT in kinds and kinds.count(Kind.LINEAR) + kinds.count(Kind.CONSTANT) > 1:
-            return f"'{name}' at {where} mixes the cotangent with a value that does not depend on it"
+    """Say which operation is not linear, where, and why."""
+    line = source_info_util.summarize(eqn.source_info)
+    name = eqn.primitive.name
+    what = f"'{name}' at {line}" if line else f"'{name}'"
+    joins = name in _LINEAR_JOINTLY or name in _LINEAR_AT or name in ("cond", "scan", "while")
+    if joins and Kind.CONSTANT in kinds and Kind.LINEAR in kinds:
+        return f"{what} mixes the cotangent with a value that does not depend on it"
     if name == "mul":
-        return f"'mul' at {where} multiplies the cotangent by itself"
-    return f"'{name}' at {where} is not linear in the cotangent"
+        return f"{what} multiplies the cotangent by itself"
+    return f"{what} is not linear in the cotangent"

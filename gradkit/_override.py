@@ -90,12 +90,10 @@ class Overrides:
         return _shared(replace(self, path=f"{self.path}/{name}" if self.path else name))
 
     def find(self, target: Target) -> Rule | None:
-        """The rule for a target here, or None; remembers that its key was of use."""
-        for entry in self._by_target.get(target, ()):
-            if _in_scope(self.path, entry.key.scope):
-                self._used.add(entry)
-                return entry.rule
-        return None
+        """The rule for a target here, or None; remembers that its key matched."""
+        found = [e for e in self._by_target.get(target, ()) if _in_scope(self.path, e.key.scope)]
+        self._used.update(found)  # also one that a key before it has the better of
+        return found[0].rule if found else None
 
     def unused(self, entries: Sequence[Entry]) -> list[str]:
         """The keys among `entries` that have matched nothing so far."""
@@ -299,8 +297,7 @@ def _overriding(own: tuple[Entry, ...]) -> Iterator[Overrides]:
     outer = _scope.active()
     active = _shared(Overrides((*own, *(() if outer is None else outer.entries))))
     if active.scoped:
-        followed = outer is not None and outer.scoped
-        path = outer.path if followed else compat.current_scope()
+        path = compat.current_scope() if outer is None or not outer.scoped else outer.path
         active = _shared(replace(active, path=path))
     targets = frozenset(target for entry in own for target in entry.key.targets)
     with installed(targets, scoped=active.scoped), _scope.activate(active):

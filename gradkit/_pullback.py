@@ -20,35 +20,35 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Primitive
+from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from gradkit import _jax_compat as compat
 from gradkit._errors import ForwardModeError, describe
 from gradkit._linearity import nonlinearity
-from gradkit._programs import evaluate
+from gradkit._programs import Program
 
 
 @compat.cached_weakly
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)
 class Rule:
     """A VJP rule as a program: `(*residuals, *y_bars) -> x_bars`.
 
     Attributes:
         name: The function whose rule this is, for messages.
-        jaxpr: The program. Its outputs are only the cotangents that are not always zero.
+        program: The rule. Its outputs are only the cotangents that are not always zero.
         n_residuals: How many of its inputs are residuals.
         arguments: For each output of the program, the position of the argument it belongs to.
     """
 
     name: str
-    jaxpr: ClosedJaxpr
+    program: Program
     n_residuals: int
     arguments: tuple[int, ...]
 
     def __call__(self, residuals: Sequence[Any], y_bars: Sequence[Any]) -> list[Any]:
         """Run the rule as written: reverse mode."""
-        return evaluate(self.jaxpr, [*residuals, *y_bars])
+        return self.program(*residuals, *y_bars)
 
     def __repr__(self) -> str:
         return f"gradient of {self.name}"
@@ -56,7 +56,7 @@ class Rule:
     @functools.cached_property
     def nonlinearity(self) -> str | None:
         """Why the rule has no forward mode, or None."""
-        return nonlinearity(self.jaxpr, self.n_residuals)
+        return nonlinearity(self.program, self.n_residuals)
 
     def transposed(
         self, residuals: Sequence[Any], x_dots: Sequence[Any], used: Sequence[int]
@@ -74,10 +74,10 @@ class Rule:
             )
 
         def rule(*y_bars):
-            x_bars = evaluate(self.jaxpr, [*residuals, *y_bars])
+            x_bars = self.program(*residuals, *y_bars)
             return [x_bars[i] for i in used]
 
-        y_bar_avals = self.jaxpr.in_avals[self.n_residuals :]
+        y_bar_avals = self.program.in_avals[self.n_residuals :]
         try:
             return list(jax.linear_transpose(rule, *y_bar_avals)(list(x_dots)))
         except NotImplementedError as error:
@@ -101,12 +101,12 @@ class Rule:
                 cotangent of an argument without one is summed over the batch.
             axis: The axis data that JAX gives a batching rule.
         """
-        y_bar_avals = self.jaxpr.in_avals[self.n_residuals :]
+        y_bar_avals = self.program.in_avals[self.n_residuals :]
         in_axes = [*residual_dims, *(0 for _ in y_bar_avals)]
         if not in_axes:
             return self
-        one = functools.partial(_evaluate_on, self.jaxpr)
-        over_batch = compat.vmap_over(one, axis, in_axes, [dim or 0 for dim in x_dims])
+        out_axes = [dim or 0 for dim in x_dims]
+        over_batch = compat.vmap_over(self.program, axis, in_axes, out_axes)
 
         def rule(*operands):
             x_bars = over_batch(*operands)
@@ -114,18 +114,14 @@ class Rule:
                 x.sum(axis=0) if dim is None else x for x, dim in zip(x_bars, x_dims, strict=True)
             ]
 
-        residual_avals = self.jaxpr.in_avals[: self.n_residuals]
+        residual_avals = self.program.in_avals[: self.n_residuals]
         avals = [
             aval if dim is None else compat.batched_aval(aval, axis, dim)
             for aval, dim in zip(residual_avals, residual_dims, strict=True)
         ]
         avals += [compat.batched_aval(aval, axis) for aval in y_bar_avals]
-        jaxpr, consts = compat.trace_to_jaxpr(rule, avals, self.name)
-        return Rule(self.name, compat.close(jaxpr, consts), self.n_residuals, self.arguments)
-
-
-def _evaluate_on(program: ClosedJaxpr, *operands: Any) -> list[Any]:
-    return evaluate(program, operands)
+        program = Program.trace(rule, avals, self.name)
+        return Rule(self.name, program, self.n_residuals, self.arguments)
 
 
 pullback_p = Primitive("gradkit_pullback")

@@ -125,17 +125,20 @@ _entries: dict[str, _Entry] = {"Identity": _Entry(_identity, "gradkit")}
 
 
 class RegisterGradient:
-    """Register a gradient under a name, as `tf.RegisterGradient` does.
+    r"""Register a gradient under a name, as `tf.RegisterGradient` does.
 
     A rule is a function of the operation and one cotangent per output; it returns one cotangent
     per input, None for zero, a bare value when there is one input:
 
-    $$ (\\bar x_1, \\dots, \\bar x_n) = \\mathrm{rule}(\\mathrm{op}, \\bar y_1, \\dots, \\bar y_m) $$
+    $$ (\bar x_1, \dots, \bar x_n) = \mathrm{rule}(\mathrm{op}, \bar y_1, \dots) $$
 
     Args:
         name: The name: an operation type defined with `op`, or any name for use as a value of
             `gradient_override_map`.
         replace: Whether the name may be taken already, as when a notebook cell runs again.
+
+    An operation looks its rule up when it is called; code that is compiled already keeps the rule
+    that it was compiled with.
 
     Raises:
         RegistryError: If the name is taken and `replace` is false.
@@ -169,7 +172,7 @@ class RegisterGradient:
         return rule
 
 
-def NotDifferentiable(name: str, *, replace: bool = False) -> None:  # noqa: N802 - TensorFlow's
+def NotDifferentiable(name: str, *, replace: bool = False) -> None:
     """Declare that operations of type `name` have no gradient: it is zero.
 
     Args:

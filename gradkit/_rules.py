@@ -72,6 +72,7 @@ class Call:
             self.owed,
             self.optional,
         )
+        owners = [i for i, arg in enumerate(args) for _ in jax.tree.leaves(arg)]
         ys, structure = jax.tree.flatten(y)
         splat = isinstance(y, (tuple, list))
 
@@ -81,10 +82,7 @@ class Call:
             y_bar = jax.tree.unflatten(structure, full)
             returned = _call_rule(self.name, grad, tuple(y_bar) if splat else (y_bar,))
             owed = iter(arguments.cotangent_leaves(returned))
-            x_bars: list[Any] = []
-            for i, arg in enumerate(args):
-                n = len(jax.tree.leaves(arg))
-                x_bars += [next(owed) for _ in range(n)] if i in self.owed else [None] * n
+            x_bars = [next(owed) if i in self.owed else None for i in owners]
             return [x_bars[i] for i in traced]
 
         return rule

@@ -19,8 +19,8 @@ from gradkit._trees import describe_aval, describe_type, is_array
 
 _PLUMBING = frozenset(
     "jit pjit closed_call core_call remat2 checkpoint scan while cond custom_jvp_call "
-    "custom_vjp_call custom_vjp_call_jaxpr custom_lin shard_map gradkit_call gradkit_keep "
-    "gradkit_pullback".split()
+    "custom_vjp_call custom_vjp_call_jaxpr custom_lin shard_map gradkit_call "
+    "gradkit_keep gradkit_pullback".split()
 )
 
 
@@ -105,7 +105,7 @@ _Found = tuple[str, str, str, str, tuple[str, ...]]  # key, kind, inputs, scope,
 
 
 class _Recorder(Overrides):
-    """No overrides; remembers the calls of operations and functions with a gradient of their own."""
+    """No overrides; remembers calls of what has a gradient of its own."""
 
     def __init__(self) -> None:
         super().__init__(())
@@ -134,9 +134,13 @@ def _walk(jaxpr: Jaxpr, scope: str) -> Iterator[_Found]:
         inputs = ", ".join(describe_aval(atom.aval) for atom in eqn.invars)
         name = eqn.primitive.name
         if name in ("jit", "pjit"):
-            yield from _function(eqn, compat.program_identity(eqn.params["jaxpr"], eqn.params["name"]), inputs, where)  # noqa: E501
+            yield from _function(
+                eqn, compat.program_identity(eqn.params["jaxpr"], eqn.params["name"]), inputs, where
+            )
         elif name in ("custom_jvp_call", "custom_vjp_call"):
-            yield from _function(eqn, compat.program_identity(eqn.params["call_jaxpr"]), inputs, where)  # noqa: E501
+            yield from _function(
+                eqn, compat.program_identity(eqn.params["call_jaxpr"]), inputs, where
+            )
             continue
         elif name.startswith("gradkit_"):
             continue

@@ -119,8 +119,8 @@ _BINARY = (
         "BiasAdd BiasAddV1",
         "prim:add",
         "jax.numpy.add",
-        note="Every addition matches. The bias has been broadcast before: `op.inputs[1]` has the "
-        "full shape, and so has its cotangent.",
+        note="Every addition matches. The bias has the rank of the other operand, with axes of "
+        "size 1 where it is stretched, and its cotangent is summed over those.",
     ),
     *_types("Sub", "prim:sub", "jax.numpy.subtract"),
     *_types("Mul", "prim:mul", "jax.numpy.multiply"),

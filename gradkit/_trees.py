@@ -37,6 +37,13 @@ def is_array(leaf: Any) -> bool:
     return True
 
 
+def as_array(value: Any) -> Any:
+    """A python number as an array of its JAX type; anything else as it is."""
+    if isinstance(value, (bool, int, float, complex)):
+        return jax.numpy.asarray(value, jax.typeof(value).dtype)
+    return value
+
+
 def zero_cotangent(value: Any) -> np.ndarray:
     """The float0 cotangent of a value without a tangent space (an integer, bool or PRNG key)."""
     return np.zeros(compat.tangent_aval(value).shape, dtype=jax.dtypes.float0)

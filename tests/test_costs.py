@@ -123,9 +123,7 @@ def test_an_override_costs_what_custom_vjp_costs():
         return jnp.clip(y_bar, -1, 1) * 2 * op.inputs[0]
 
     square = jax.custom_vjp(jnp.square)
-    square.defvjp(
-        lambda x: (jnp.square(x), x), lambda x, y_bar: (jnp.clip(y_bar, -1, 1) * 2 * x,)
-    )
+    square.defvjp(lambda x: (jnp.square(x), x), lambda x, y_bar: (jnp.clip(y_bar, -1, 1) * 2 * x,))
 
     def loss(f):
         return lambda x, w: jnp.sin(f(f(x @ w) @ w)).sum()

@@ -97,9 +97,7 @@ def test_wrong_structure():
 
 
 def test_wrong_shape_of_a_leaf_names_its_path():
-    f = gk.custom_gradient(
-        lambda p: (p["w"].sum(), lambda y_bar: ({"w": jnp.ones(5), "b": None},))
-    )
+    f = gk.custom_gradient(lambda p: (p["w"].sum(), lambda y_bar: ({"w": jnp.ones(5), "b": None},)))
     params = {"w": jnp.ones(3), "b": jnp.float32(2)}
     assert_says(
         text_of(gk.CotangentError, jax.grad(f), params),

@@ -37,7 +37,7 @@ def _while(x, d):
 
 
 def _cond(x, d):
-    return lax.cond(d.sum() > 0, lambda: d * x, lambda: -d)
+    return lax.cond(jnp.sum(d) > 0, lambda: d * x, lambda: -d)
 
 
 def _callback(x, d):
@@ -105,9 +105,9 @@ WHERE = {
         )
     )(X),
     "grad(scan(remat))": lambda f: jax.grad(
-        lambda x: lax.scan(
-            jax.checkpoint(lambda c, w: (f(c) + w, None)), x, jnp.asarray(X)
-        )[0].sum()
+        lambda x: lax.scan(jax.checkpoint(lambda c, w: (f(c) + w, None)), x, jnp.asarray(X))[
+            0
+        ].sum()
     )(X),
     "vmap(grad(remat(cond)))": lambda f: jax.vmap(
         jax.grad(jax.checkpoint(lambda x: lax.cond(x.sum() > 0, loss(f), jnp.sum, x)))
@@ -158,7 +158,7 @@ def test_forward_mode_error_names_function_and_operation():
         lambda x, d: d[::-1] - jnp.cumsum(d),
         lambda x, d: (d.reshape(2, 2) @ jnp.ones((2, 2))).ravel() / 3,
         lambda x, d: lax.scan(lambda c, _: (c * 0.5, None), d, None, length=2)[0],
-        lambda x, d: lax.cond(x.sum() > 0, lambda: 2 * d, lambda: d),
+        lambda x, d: lax.cond(jnp.sum(x) > 0, lambda: 2 * d, lambda: d),
         lambda x, d: jax.vjp(jnp.sin, x)[1](d)[0],
         lambda x, d: d.at[0].set(0.0),
         lambda x, d: jnp.take(d, jnp.array([1, 0, 3, 2])).astype("float32"),

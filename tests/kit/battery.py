@@ -517,9 +517,7 @@ def _placed(mesh, x, spec=P("i")):
 
 def _shard_grad(f, axis_type, check_vma):
     mesh = _mesh(axis_type)
-    mapped = jax.shard_map(
-        f, mesh=mesh, in_specs=P("i"), out_specs=P("i"), check_vma=check_vma
-    )
+    mapped = jax.shard_map(f, mesh=mesh, in_specs=P("i"), out_specs=P("i"), check_vma=check_vma)
     with jax.set_mesh(mesh):
         return jax.jit(jax.grad(lambda x: (mapped(x) * 2.0).sum()))(_placed(mesh, X))
 

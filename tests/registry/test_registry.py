@@ -144,5 +144,7 @@ def live_objects():
     """How many objects of gradkit's own classes are alive."""
     gc.collect()
     return collections.Counter(
-        type(o).__qualname__ for o in gc.get_objects() if str(type(o).__module__).startswith("gradkit.")
+        type(o).__qualname__
+        for o in gc.get_objects()
+        if str(type(o).__module__).startswith("gradkit.")
     )
