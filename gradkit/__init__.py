@@ -1,5 +1,6 @@
 """Gradients under full control in JAX: write, register, override, reuse and prove them."""
 
+from gradkit import verify
 from gradkit._custom import custom_gradient
 from gradkit._define import op
 from gradkit._errors import (
@@ -26,6 +27,7 @@ from gradkit._registry import (
     registry_scope,
 )
 from gradkit._survey import overridable_ops
+from gradkit.verify import assert_gradients, check
 
 __all__ = [
     "ClosureGradientError",
@@ -43,6 +45,8 @@ __all__ = [
     "UnknownAttributeError",
     "UnknownGradientError",
     "UnusedOverrideWarning",
+    "assert_gradients",
+    "check",
     "custom_gradient",
     "get_gradient",
     "gradient_override_map",
@@ -51,4 +55,5 @@ __all__ = [
     "override",
     "registered_gradients",
     "registry_scope",
+    "verify",
 ]

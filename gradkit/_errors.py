@@ -86,8 +86,8 @@ def closes_over_differentiated(name: str) -> ClosureGradientError:
     """The error for a function whose rule has no answer for a value that it closes over."""
     return ClosureGradientError(
         describe(
-            f"'{name}' closes over a value that is being differentiated, but its gradient covers "
-            "its arguments only.",
+            f"'{name}' closes over a value that is being differentiated, or takes it as self or "
+            "in nondiff_argnames, but its gradient covers its other arguments only.",
             fix="pass the value as an argument, with a cotangent of its own from the rule; or "
             "wrap it in jax.lax.stop_gradient outside the function",
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +29,9 @@ from jax.extend import linear_util, source_info_util
 from jax.interpreters import ad, partial_eval
 
 Aval = Any
+
+# Source lines in JAX's messages and profiles are the user's, not gradkit's.
+source_info_util.register_exclusion(os.path.join(os.path.dirname(__file__), "_"))
 
 
 def make_debug_info(name: str) -> Any:
@@ -147,9 +152,8 @@ def batched_aval(aval: Aval, axis: Any, dim: int = 0) -> Aval:
     return unmapped_aval(axis.size, dim, aval, explicit)
 
 
-@functools.cache
-def _differentiation_methods() -> tuple[tuple[Any, str], ...]:
-    """The places where JAX runs derivative, batching or user-written rules for one operation."""
+def _places_inside() -> tuple[tuple[Any, str], ...]:
+    """Where JAX runs rules and implementations of one operation, or traces a kernel."""
     places: list[tuple[Any, str]] = []
     for trace in (_ad.JVPTrace, _ad.LinearizeTrace, _batching.BatchTrace, _core.EvalTrace):
         for method in ("process_primitive", "process_custom_jvp_call", "process_custom_vjp_call"):
@@ -158,6 +162,11 @@ def _differentiation_methods() -> tuple[tuple[Any, str], ...]:
     for function in ("backward_pass3", "backward_pass"):
         if hasattr(_ad, function):
             places.append((_ad, function))
+    # A kernel is compiled as it stands: it has no gradient, and no room for one.
+    pallas = sys.modules.get("jax._src.pallas.pallas_call")
+    for function in ("_trace_kernel_to_jaxpr", "_trace_to_jaxpr"):
+        if pallas is not None and hasattr(pallas, function):
+            places.append((pallas, function))
     return tuple(places)
 
 
@@ -175,7 +184,7 @@ class differentiation_hooks:  # noqa: N801 - used as a context manager, like con
         self._saved: list[tuple[Any, str, Any]] = []
 
     def install(self) -> None:
-        for owner, name in _differentiation_methods():
+        for owner, name in _places_inside():
             original = vars(owner)[name]
             self._saved.append((owner, name, original))
             setattr(owner, name, self._wrap(original))

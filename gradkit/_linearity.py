@@ -78,7 +78,7 @@ def nonlinearity(rule: Program, first_cotangent: int) -> str | None:
     if all(kind in (Kind.LINEAR, Kind.ZERO) for kind in outputs):
         return None
     if Kind.OTHER in outputs and analysis.culprit:
-        return analysis.culprit
+        return analysis.culprit + (f", at {analysis.line}" if analysis.line else "")
     return "a cotangent that it returns has a part that does not depend on the incoming cotangent"
 
 
@@ -87,6 +87,7 @@ class _Analysis:
 
     def __init__(self) -> None:
         self.culprit: str | None = None
+        self.line = ""
 
     def run(self, jaxpr: Jaxpr, consts: Sequence[Kind], inputs: Sequence[Kind]) -> list[Kind]:
         env: dict[Any, Kind] = dict(
@@ -99,8 +100,13 @@ class _Analysis:
         for eqn in jaxpr.eqns:
             kinds = [read(atom) for atom in eqn.invars]
             out = self._equation(eqn, kinds)
-            if Kind.OTHER in out and Kind.OTHER not in kinds and self.culprit is None:
-                self.culprit = _blame(eqn, kinds)
+            if Kind.OTHER in out and Kind.OTHER not in kinds:
+                line = source_info_util.summarize(eqn.source_info)
+                if self.culprit is None:
+                    self.culprit = _blame(eqn, kinds)
+                    self.line = line
+                elif not self.line:  # inside a function of JAX: where that is called
+                    self.line = line
             env.update(zip(eqn.outvars, out, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
@@ -223,13 +229,11 @@ def _kind_of_constant(value: Any) -> Kind:
 
 
 def _blame(eqn: JaxprEqn, kinds: list[Kind]) -> str:
-    """Say which operation is not linear, where, and why."""
-    line = source_info_util.summarize(eqn.source_info)
+    """Say why an operation is not linear in the cotangent."""
     name = eqn.primitive.name
-    what = f"'{name}' at {line}" if line else f"'{name}'"
     joins = name in _LINEAR_JOINTLY or name in _LINEAR_AT or name in ("cond", "scan", "while")
     if joins and Kind.CONSTANT in kinds and Kind.LINEAR in kinds:
-        return f"{what} mixes the cotangent with a value that does not depend on it"
+        return f"'{name}' mixes the cotangent with a value that does not depend on it"
     if name == "mul":
-        return f"{what} multiplies the cotangent by itself"
-    return f"{what} is not linear in the cotangent"
+        return "'mul' multiplies the cotangent by itself"
+    return f"'{name}' is not linear in the cotangent"

@@ -172,7 +172,8 @@ def _read_map(overrides: Any) -> tuple[Entry, ...]:
     for key, value in overrides.items():
         resolved = resolve(key)
         entries.append(Entry(resolved, _rule_of(resolved, value)))
-    return tuple(entries)
+    # What is said of a scope goes before what is said of everything.
+    return tuple(sorted(entries, key=lambda entry: not entry.key.scope))
 
 
 def _rule_of(key: Key, value: Any) -> Rule | None:

@@ -33,7 +33,8 @@ class Op:
     Attributes:
         type: What kind of operation it is: the type given to `op`, a primitive's or a function's
             name.
-        name: The operation within its named scopes, such as `"encoder/relu"`.
+        name: The operation within its named scopes, such as `"encoder/relu"`. Scopes around a
+            jitted function that calls it are known only under a map with a key for a scope.
         inputs: Its inputs, one per cotangent that the rule returns.
         outputs: Its outputs, one per cotangent that the rule receives. They keep the rule: their
             own derivative follows it.

@@ -41,7 +41,13 @@ class Call:
 
     def __call__(self) -> Any:
         leaves, structure = jax.tree.flatten(self.args)
-        traced = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tracer)]
+        owners = [i for i, arg in enumerate(self.args) for _ in jax.tree.leaves(arg)]
+        # An argument that is owed no cotangent is like a closed-over value: not to differentiate.
+        traced = [
+            i
+            for i, (leaf, owner) in enumerate(zip(leaves, owners, strict=True))
+            if isinstance(leaf, Tracer) and owner in self.owed
+        ]
         if not traced:
             y, _ = self.body(*self.args)
             if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(y)):

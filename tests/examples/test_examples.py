@@ -1,0 +1,59 @@
+"""Every example runs, and each number that it prints is close to the independent one beside it."""
+
+import runpy
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+import gradkit as gk
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def run_example():
+    """Run `main` of an example, as a script would, and forget what it registers."""
+    with gk.registry_scope():
+
+        def run(name, *args):
+            return runpy.run_path(str(EXAMPLES / name))["main"](*args)
+
+        yield run
+
+
+def test_every_example_has_a_test_here():
+    tested = {"digits.py", "tensorflow_tutorial.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
+
+
+def test_tensorflow_tutorial_gives_the_values_it_expects(run_example):
+    rows = run_example("tensorflow_tutorial.py")
+    for row in rows:
+        assert float(row.got) == pytest.approx(row.expected, rel=1e-4, abs=1e-6), row
+    by_name = {(row.program, row.quantity): float(row.got) for row in rows}
+    assert by_name["override of Square", "value"] == 9
+    assert by_name["override of Square", "gradient"] == 2
+
+
+def test_digits_trains_a_binarised_model_and_agrees_with_independent_values(run_example, tmp_path):
+    picture = tmp_path / "saliency.png"
+    first, *rows = run_example("digits.py", [str(picture)])
+
+    assert first.label == "test accuracy"
+    assert first.value >= 0.95
+    assert first.independent >= 0.9, "logistic regression, the yardstick"
+
+    no_override, through, *_ = rows
+    assert no_override.label == "gradient below the bits, no override"
+    assert no_override.value == 0
+    assert through.value > 0.1
+
+    for row in rows:
+        assert row.value == pytest.approx(row.independent, rel=1e-4, abs=1e-5), row
+
+    pixels = matplotlib.image.imread(picture)
+    assert pixels.shape[0] > 400
+    assert pixels.shape[1] > 1200
+    assert np.ptp(pixels[..., :3]) > 0.9, "the picture is not blank"
