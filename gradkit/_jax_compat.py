@@ -9,7 +9,6 @@ import contextlib
 import functools
 import os
 import sys
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 

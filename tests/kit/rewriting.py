@@ -126,7 +126,8 @@ def _with_rule(natural: Callable[..., Any], rule: PlainRule) -> Callable[..., An
 
     def backward(residuals, y_bar):
         xs, y = residuals
-        return tuple(rule(natural, xs, y, y_bar))
+        x_bars = rule(natural, xs, y, y_bar)
+        return tuple(jnp.zeros_like(x) if b is None else b for x, b in zip(xs, x_bars))
 
     call.defvjp(forward, backward)
     return call

@@ -1,0 +1,5 @@
+"""The command line: `gradkit check`, `gradkit ops`."""
+
+from gradkit.cli._app import app, main
+
+__all__ = ["app", "main"]

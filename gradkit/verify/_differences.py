@@ -1,0 +1,152 @@
+"""Directional derivatives by finite differences, each with an error bar.
+
+Central differences where the function is smooth; both one-sided ones where they differ, at a kink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from gradkit.verify._precision import COARSE, Precision
+from gradkit.verify._richardson import balance, refine
+
+BARS = 6.0  # a verdict needs this many error bars
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Derivatives of several functions along one line.
+
+    Attributes:
+        low: Lower end of what the derivative can be; below `high` only at a kink.
+        high: Upper end.
+        bar: Error bar of either end; infinite where differences tell nothing.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    bar: np.ndarray
+
+    @property
+    def kinked(self) -> np.ndarray:
+        return self.high > self.low
+
+    def distance(self, got: np.ndarray) -> np.ndarray:
+        """How far `got` lies outside the interval."""
+        return np.maximum(0.0, np.maximum(self.low - got, got - self.high))
+
+    def nearest(self, got: np.ndarray) -> np.ndarray:
+        """The number of the interval that is closest to `got`."""
+        return np.clip(got, self.low, self.high)
+
+
+def short_ladder(precision: Precision) -> np.ndarray:
+    """The steps that settle an agreement in smooth territory, long ones first."""
+    ladder = full_ladder(precision)
+    return ladder[2:11] if len(ladder) > 16 else ladder
+
+
+def full_ladder(precision: Precision) -> np.ndarray:
+    """All steps worth trying at this precision, long ones first."""
+    digits = -np.log2(precision.eps)
+    shortest = int(0.7 * digits)
+    if precision.eps > COARSE:
+        shortest += 3  # averages over samples allow shorter steps
+    if precision.iterates:
+        shortest = min(shortest, 12)
+    return np.exp2(-np.arange(2 if digits > 12 else 1, shortest + 1, dtype=np.float64))
+
+
+class Line:
+    """Functions along one direction: `evaluate(t)` returns their values at `x + t d`.
+
+    Args:
+        evaluate: Returns float64 numbers, a row for each of several samples and a column for each
+            function. Samples differ in points that are shifted by about one rounding: coarse
+            arithmetic turns a function into stairs, and an average over their steps is smooth
+            again, with a scatter that tells its error.
+        size: The size of the terms that each value at zero sums up, for its rounding error.
+        precision: How accurately `evaluate` computes.
+    """
+
+    def __init__(
+        self, evaluate: Callable[[float], np.ndarray], size: np.ndarray, precision: Precision
+    ):
+        self._evaluate = evaluate
+        self._size = size
+        self._precision = precision
+        self._known: dict[float, np.ndarray] = {}
+
+    def _at(self, t: float) -> np.ndarray:
+        if t not in self._known:
+            self._known[t] = self._evaluate(t)
+        return self._known[t]
+
+    @cached_property
+    def short(self) -> Estimate:
+        """The estimate from a few steps."""
+        return self._estimate(short_ladder(self._precision), measure_noise=False)
+
+    @cached_property
+    def full(self) -> Estimate:
+        """The estimate from the whole ladder, whose shortest steps also measure the noise."""
+        return self._estimate(full_ladder(self._precision), measure_noise=True)
+
+    def _estimate(self, steps: np.ndarray, *, measure_noise: bool) -> Estimate:
+        ahead = np.stack([self._at(h) for h in steps])
+        behind = np.stack([self._at(-h) for h in steps])
+        here = self._at(0.0)
+        with np.errstate(invalid="ignore", over="ignore"):
+            floor = np.zeros_like(self._size)
+            if here.shape[0] == 1:
+                floor = 0.5 * self._precision.eps * self._size
+                if measure_noise:
+                    floor = np.maximum(floor, _second_differences(ahead, here, behind))
+            return _combine(
+                _slope((ahead - behind) / 2, steps, (2, 4), floor),
+                _slope(ahead - here, steps, (1, 2, 3), 2 * floor),
+                _slope(here - behind, steps, (1, 2, 3), 2 * floor),
+            )
+
+
+def _second_differences(ahead: np.ndarray, here: np.ndarray, behind: np.ndarray) -> np.ndarray:
+    """Rounding as it shows at the shortest steps, where curvature leaves nothing, h^2 f''."""
+    shortest = 4 if len(ahead) > 16 else 2
+    second = np.abs(ahead + behind - 2 * here)[-shortest:]
+    return np.nan_to_num(second, nan=0.0).max(axis=(0, 1))
+
+
+def _slope(
+    rises: np.ndarray, steps: np.ndarray, powers: tuple[int, ...], floor: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The derivative and its error bar from rises over steps, by sample and function."""
+    count = rises.shape[1]
+    scatter = rises.std(axis=1, ddof=1) / np.sqrt(count) if count > 1 else 0.0
+    noise = np.maximum(scatter, floor) * np.ones((len(steps), 1))
+    h = steps[:, None]
+    return balance(*refine(rises.mean(axis=1) / h, noise / h, powers))
+
+
+def _combine(
+    central: tuple[np.ndarray, np.ndarray],
+    right: tuple[np.ndarray, np.ndarray],
+    left: tuple[np.ndarray, np.ndarray],
+) -> Estimate:
+    """Central differences; at a kink both one-sided ones, at the edge of a domain the only one."""
+    value, bar = central
+    low, high = value.copy(), value.copy()
+    both = np.isfinite(right[1]) & np.isfinite(left[1])
+    gap, gap_bar = np.abs(right[0] - left[0]), right[1] + left[1]
+    kinked = both & (gap > BARS * gap_bar + 1e-6 * (np.abs(right[0]) + np.abs(left[0])))
+    low = np.where(kinked, np.minimum(right[0], left[0]), low)
+    high = np.where(kinked, np.maximum(right[0], left[0]), high)
+    bar = np.where(kinked, np.maximum(right[1], left[1]), bar)
+    for (one, one_bar), (_, other_bar) in ((right, left), (left, right)):
+        edge = np.isinf(bar) & np.isfinite(one_bar) & np.isinf(other_bar)
+        low, high = np.where(edge, one, low), np.where(edge, one, high)
+        bar = np.where(edge, one_bar, bar)
+    return Estimate(low, high, bar)

@@ -1,0 +1,173 @@
+"""From comparisons to findings: one an argument, with kinks and accidents told apart from bugs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import jax.numpy as jnp
+import numpy as np
+
+from gradkit.verify import _neighbours as neighbours
+from gradkit.verify._causes import name_cause
+from gradkit.verify._compare import Comparison
+from gradkit.verify._directions import EVERYWHERE
+from gradkit.verify._neighbours import Neighbours
+from gradkit.verify._report import Finding
+from gradkit.verify._subject import as_numpy, pair_size
+from gradkit.verify._truth import Truth
+
+_MOST_JUDGED = 3  # comparisons of one argument that are looked at closely, the worst ones
+
+_MESSAGES = {
+    neighbours.PERSISTS: ("gradient", "the derivative disagrees with finite differences"),
+    neighbours.OUTSIDE: ("kink", "at a kink, the derivative lies outside those of nearby points"),
+    neighbours.ISOLATED: (
+        "isolated",
+        "the derivative is right at nearby points, but at this very point it disagrees with them",
+    ),
+}
+_UNSETTLED = (
+    "differences disagree here, but not at nearby points: the function may be discontinuous here"
+)
+_HIDDEN_STOP = (
+    "differences disagree, but the function stops gradients inside a loop or branch, "
+    "which differences cannot follow; give reference= or surrogate="
+)
+_BLUNT = "finite differences are too uncertain here to tell right from wrong"
+
+
+@dataclass
+class Judge:
+    """Settles the comparisons of one order.
+
+    Args:
+        truth: What the rule was compared with.
+        order: Order of the derivative.
+        seed: Seed of the neighbouring points.
+        findings: Filled with what is wrong.
+        inconclusive: Filled with what cannot be settled.
+        notes: Filled with what is worth knowing.
+        kinks: Filled with the arguments that are at a kink.
+    """
+
+    truth: Truth
+    order: int
+    seed: int
+    findings: list[Finding] = field(default_factory=list)
+    inconclusive: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    kinks: set[str] = field(default_factory=set)
+    _around: dict[tuple[str, int], Neighbours] = field(default_factory=dict)
+
+    def settle(self, comparisons: Sequence[Comparison]) -> None:
+        """Judge every comparison."""
+        wrong = [c for c in comparisons if not c.agrees]
+        shared = _places_where_both_modes_say_the_same(wrong)
+        self.kinks |= {c.direction.name for c in comparisons if c.kinked and c.agrees}
+        for name, group in _groups(wrong, shared).items():
+            if name[0] == EVERYWHERE and self.findings:
+                continue  # the arguments were told apart already
+            if self._is_kink(group, comparisons, shared):
+                self.kinks.add(name[0])
+        blunt = [c for c in comparisons if c.agrees and not c.settled]
+        for (_, mode), group in _groups(blunt).items():
+            unsettled = next((c for c in group if not self._is_flat(c)), None)
+            if unsettled is not None:
+                self.inconclusive.append(self._finding("gradient", unsettled, mode, _BLUNT))
+        for name in sorted((self.kinks - {EVERYWHERE}) or self.kinks):
+            self.notes.append(f"{name} is at a kink, where the rule picks one of the derivatives")
+
+    def _is_flat(self, c: Comparison) -> bool:
+        """Is the derivative zero, as far as its own size around the point can tell?
+
+        At a stationary point only rounding is left of a derivative, and no error bar is small
+        beside that. But it is small beside the derivative a step away. A derivative that is as
+        tiny there as well is a real one that rounding hides, and cannot be called right.
+        """
+        point = [as_numpy(x) for x in c.images.map.subject.point]
+        vectors = c.images.vectors[c.index]
+        sizes = [c.size]
+        for t in (0.25, -0.25):
+            moved = [x + t * d for x, d in zip(point, c.direction.tangents, strict=True)]
+            image = c.images.apply(vectors, moved)
+            other = c.direction.tangents
+            if c.images.mode == "forward":
+                other = self.truth.cotangents[c.weight]
+            sizes.append(pair_size(image, other))
+        largest = max(s for s in sizes if np.isfinite(s))
+        return largest == 0 or c.tolerance <= 1e-3 * largest
+
+    def _is_kink(
+        self,
+        group: Sequence[Comparison],
+        comparisons: Sequence[Comparison],
+        shared: set[tuple[int, int]],
+    ) -> bool:
+        """Report the disagreements of one argument, unless a kink excuses all of them."""
+        for c in group[:_MOST_JUDGED]:
+            mode = "both" if _place(c) in shared else c.images.mode
+            verdict = self._neighbours(c).judge(c.direction, c.weight)
+            if verdict == neighbours.KINK:
+                continue
+            if verdict == neighbours.UNSETTLED or self.truth.hidden_stops:
+                message = _UNSETTLED if verdict == neighbours.UNSETTLED else _HIDDEN_STOP
+                self.inconclusive.append(self._finding("gradient", c, mode, message))
+            else:
+                kind, message = _MESSAGES[verdict]
+                cause = _cause(c, comparisons) if kind == "gradient" else ""
+                self.findings.append(self._finding(kind, c, mode, message, cause))
+            return False
+        return True
+
+    def _neighbours(self, c: Comparison) -> Neighbours:
+        key = (c.images.mode, c.index)
+        if key not in self._around:
+            self._around[key] = Neighbours(c.images, c.index, self.truth, self.seed)
+        return self._around[key]
+
+    def _finding(
+        self, kind: str, c: Comparison, mode: str, message: str, cause: str = ""
+    ) -> Finding:
+        numbers = (c.expected, c.got, c.error, c.bar)
+        return Finding(kind, mode, self.order, c.direction.name, message, *numbers, cause)
+
+
+def _place(c: Comparison) -> tuple[int, int]:
+    return c.weight, id(c.direction)
+
+
+def _places_where_both_modes_say_the_same(wrong: Sequence[Comparison]) -> set[tuple[int, int]]:
+    reverse = {_place(c): c for c in wrong if c.images.mode == "reverse"}
+    same: set[tuple[int, int]] = set()
+    for c in wrong:
+        other = reverse.get(_place(c))
+        if c.images.mode == "forward" and other is not None:
+            if abs(c.got - other.got) <= max(c.tolerance, other.tolerance):
+                same.add(_place(c))
+    return same
+
+
+def _groups(
+    comparisons: Sequence[Comparison], shared: set[tuple[int, int]] | None = None
+) -> dict[tuple[str, str], list[Comparison]]:
+    """By argument and mode, worst first; what concerns all arguments comes last.
+
+    Where both modes say the same, forward mode needs no judgement of its own.
+    """
+    groups: dict[tuple[str, str], list[Comparison]] = {}
+    for c in sorted(comparisons, key=lambda c: (c.direction.is_joint, -c.ratio)):
+        if not (shared and c.images.mode == "forward" and _place(c) in shared):
+            groups.setdefault((c.direction.name, c.images.mode), []).append(c)
+    return groups
+
+
+def _cause(c: Comparison, comparisons: Sequence[Comparison]) -> str:
+    """What the numbers of all comparisons of the same argument have in common."""
+    same = [o for o in comparisons if o.images is c.images and o.direction.name == c.direction.name]
+    shapes = [x.shape for x in c.images.map.subject.point]
+    cause = name_cause([o.got for o in same], [o.expected for o in same], shapes)
+    if not cause and c.images.is_coarse:
+        coarse, due = (p.dtype for p in (c.images.precision, c.images.due))
+        cause = f"the rule computes in {jnp.dtype(coarse)}, its function in {jnp.dtype(due)}"
+    return cause
