@@ -117,6 +117,48 @@ ad.primitive_jvps[call_p] = _jvp
 compat.register_linearization(call_p, _linearize)
 
 
+def _transpose_call(y_bars, *operands, function: Any):
+    """`jax.linear_transpose` of a linear function: by its rule, if that can do without the input.
+
+    A rule that looks at the linear input has no value to look at; then the function itself is
+    transposed.
+    """
+    linear = [ad.is_undefined_primal(x) for x in operands]
+    avals = [
+        x.aval if undefined else jax.typeof(x)
+        for x, undefined in zip(operands, linear, strict=True)
+    ]
+    if all(type(y_bar) is ad.Zero for y_bar in y_bars):
+        return [None] * len(operands)
+    y_bars = [ad.instantiate_zeros(y_bar) for y_bar in y_bars]
+    traced = function.trace(avals)
+    moving = {"x": linear, "computed": traced.dependent(linear)}
+    if any(kind == "y" or (kind in moving and moving[kind][i]) for kind, i in traced.residuals):
+        program = function.primal(avals)
+
+        def of_linear(*xs):
+            given = iter(xs)
+            pairs = zip(operands, linear, strict=True)
+            return program(*(next(given) if u else x for x, u in pairs))
+
+        examples = [aval for aval, undefined in zip(avals, linear, strict=True) if undefined]
+        x_bars = iter(jax.linear_transpose(of_linear, *examples)(y_bars))
+        return [next(x_bars) if undefined else None for undefined in linear]
+    triples = zip(operands, avals, linear, strict=True)
+    xs = [compat.zeros_of(a) if u else x for x, a, u in triples]
+    _, computed = traced.evaluate(xs)
+    where = {"x": xs, "computed": computed}
+    residuals = [i if kind == "constant" else where[kind][i] for kind, i in traced.residuals]
+    by_argument = dict(zip(traced.rule.arguments, traced.rule(residuals, y_bars), strict=True))
+    return [
+        by_argument.get(i - function.n_hoisted) if undefined else None
+        for i, undefined in enumerate(linear)
+    ]
+
+
+ad.primitive_transposes[call_p] = _transpose_call
+
+
 def _batch_call(axis, operands, dims, *, function: Any):
     if all(dim is None for dim in dims):
         out = call_p.bind(*operands, function=function)

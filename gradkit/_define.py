@@ -121,11 +121,7 @@ def call_operation(
 
         inputs = tuple(as_array(xs[i]) for i in owed)
         record = Op(op_type, name, inputs, outputs, MappingProxyType(dict(attrs)), of_inputs)
-
-        def grad(*y_bars):
-            return rule(record, *y_bars)
-
-        return y, grad
+        return y, functools.partial(rule, record)
 
     return Call(op_type, body, tuple(args), names, owed, keeps_outputs=True)()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,11 +59,18 @@ class Overrides:
     Attributes:
         entries: The lines of the maps.
         path: The named scopes around the current line, followed only when a key asks for it.
+        outside: The same overrides outside of all named scopes, or None where this is them.
     """
 
     entries: tuple[Entry, ...]
     path: str = ""
+    outside: Overrides | None = field(default=None, compare=False, repr=False)
     _used: set[Entry] = field(default_factory=set, compare=False, repr=False)
+
+    @property
+    def used(self) -> set[Entry]:
+        """The entries that have matched an operation, in whatever named scope."""
+        return self._used if self.outside is None else self.outside.used
 
     @functools.cached_property
     def _by_target(self) -> dict[Target, list[Entry]]:
@@ -87,17 +96,21 @@ class Overrides:
         """The same overrides inside a further named scope."""
         if not self.scoped:
             return self
-        return _shared(replace(self, path=f"{self.path}/{name}" if self.path else name))
+        return self.at(f"{self.path}/{name}" if self.path else name)
+
+    def at(self, path: str) -> Overrides:
+        """The same overrides inside certain named scopes."""
+        return _shared(replace(self, path=path, outside=self.outside or self))
 
     def find(self, target: Target) -> Rule | None:
         """The rule for a target here, or None; remembers that its key matched."""
         found = [e for e in self._by_target.get(target, ()) if _in_scope(self.path, e.key.scope)]
-        self._used.update(found)  # also one that a key before it has the better of
+        self.used.update(found)  # also one that a key before it has the better of
         return found[0].rule if found else None
 
     def unused(self, entries: Sequence[Entry]) -> list[str]:
         """The keys among `entries` that have matched nothing so far."""
-        return [entry.key.text for entry in entries if entry not in self._used]
+        return [entry.key.text for entry in entries if entry not in self.used]
 
     def call_primitive_instead(self, p: Primitive, operands: tuple, params: dict[str, Any]) -> Any:
         """The call of a primitive with its override, or NotImplemented."""
@@ -145,6 +158,8 @@ def _in_scope(path: str, pattern: str) -> bool:
     """Does a path of named scopes, or the rest of it from some scope on, match a pattern?"""
     if not pattern:
         return True
+    if not path:
+        return fnmatchcase("", pattern)
     parts = path.split("/")
     rests = ["/".join(parts[i:]) for i in range(len(parts))]
     return any(fnmatchcase(r, pattern) or fnmatchcase(r + "/", pattern) for r in rests)
@@ -289,7 +304,7 @@ def gradient_override_map(overrides: Mapping[Any, Any]) -> Iterator[None]:
     own = _read_map(overrides)
     with _overriding(own) as active:
         yield
-    _warn_unused(active.unused(own), stacklevel=4)
+    _warn_unused(active.unused(own))
 
 
 @contextlib.contextmanager
@@ -298,14 +313,59 @@ def _overriding(own: tuple[Entry, ...]) -> Iterator[Overrides]:
     outer = _scope.active()
     active = _shared(Overrides((*own, *(() if outer is None else outer.entries))))
     if active.scoped:
-        path = compat.current_scope() if outer is None or not outer.scoped else outer.path
-        active = _shared(replace(active, path=path))
+        active = active.at(
+            compat.current_scope() if outer is None or not outer.scoped else outer.path
+        )
     targets = frozenset(target for entry in own for target in entry.key.targets)
-    with installed(targets, scoped=active.scoped), _scope.activate(active):
-        yield active
+    scope = _Scope(own, () if outer is None else _open_scopes())
+    with installed(targets, scoped=active.scoped):
+        _scope.set_active(active)
+        _thread.scopes = (*scope.below, scope)
+        try:
+            yield active
+        finally:
+            rest = scope.leave(outer)
+            if rest is not None:
+                rest.used.update(active.used.intersection(rest.entries))
 
 
-def _warn_unused(keys: Sequence[str], stacklevel: int) -> None:
+class _Scope:
+    """A map that is active in this thread, and the scopes that it stands in."""
+
+    def __init__(self, entries: tuple[Entry, ...], below: tuple[_Scope, ...]):
+        self.entries = entries
+        self.below = below
+        self.is_open = True
+
+    def leave(self, outer: Overrides | None) -> Overrides | None:
+        """Activate what remains. Generators can leave scopes in another order than they entered."""
+        self.is_open = False
+        scopes = _open_scopes()
+        in_order = all(s.is_open for s in self.below) and scopes == self.below
+        rest = outer if in_order else _merged(scopes)
+        _scope.set_active(rest)
+        _thread.scopes = scopes
+        return rest
+
+
+_thread = threading.local()
+
+
+def _open_scopes() -> tuple[_Scope, ...]:
+    return tuple(scope for scope in getattr(_thread, "scopes", ()) if scope.is_open)
+
+
+def _merged(scopes: Sequence[_Scope]) -> Overrides | None:
+    entries = tuple(e for scope in reversed(scopes) for e in scope.entries)
+    return _shared(Overrides(entries)) if scopes else None
+
+
+def _warn_unused(keys: Sequence[str]) -> None:
+    """Warn at the user's line: of the `with`, or of the call of what was decorated."""
+    between = (__file__, contextlib.__file__)
+    frame, stacklevel = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename in between:
+        frame, stacklevel = frame.f_back, stacklevel + 1
     for key in keys:
         warnings.warn(
             UnusedOverrideWarning(
@@ -351,7 +411,7 @@ def override(fn: F, overrides: Mapping[Any, Any]) -> F:
         alive.add(active)
         unused = [key for key in active.unused(own) if key not in warned]
         warned.update(unused)
-        _warn_unused(unused, stacklevel=3)
+        _warn_unused(unused)
         return result
 
     return overridden  # pyright: ignore[reportReturnType] - keeps fn's signature

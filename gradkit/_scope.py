@@ -33,6 +33,11 @@ def activate(value: Any) -> contextlib.AbstractContextManager[Any]:
     return _context(value)
 
 
+def set_active(value: Any) -> None:
+    """Make `value` the active map of this thread until something else is."""
+    activate(value).__enter__()
+
+
 def switched_off() -> contextlib.AbstractContextManager[Any]:
     """No overrides while the context lasts: rules, and what JAX runs inside its own rules."""
     return activate(None)

@@ -11,6 +11,7 @@ import jax
 from jax.extend.core import Primitive
 
 from gradkit import _jax_compat as compat
+from gradkit import _scope
 from gradkit._custom import CustomGradient
 from gradkit._define import Operation, defined_types
 from gradkit._errors import OverrideKeyError, describe, did_you_mean
@@ -202,7 +203,8 @@ def _operations_inside(function: Any) -> list[str]:
     for n in (1, 2):
         example = [jax.ShapeDtypeStruct((2,), jax.numpy.float32)] * n
         try:
-            jaxpr = jax.make_jaxpr(function)(*example)
+            with _scope.switched_off():
+                jaxpr = jax.make_jaxpr(function)(*example)
         except Exception:  # it takes other arguments: there is no advice to give
             continue
         names = dict.fromkeys(eqn.primitive.name for eqn in jaxpr.eqns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -52,11 +53,13 @@ def parse_arguments(specs: Sequence[str], seed: int = 0) -> list[Any]:
     return [_parse(spec.strip(), rng, seed) for spec in specs]
 
 
-def needs_x64(specs: Sequence[str]) -> bool:
-    """Does a spec ask for a 64-bit type, which JAX has only in its 64-bit mode?"""
+def precision_of(specs: Sequence[str]) -> contextlib.AbstractContextManager[Any]:
+    """JAX's 64-bit mode, if a spec asks for a type that it does not have otherwise."""
     matches = (_ARRAY.fullmatch(spec.strip()) for spec in specs)
     names = (_NAMES.get(m["dtype"], "") for m in matches if m)
-    return any(name in ("float64", "complex128", "int64", "uint64") for name in names)
+    if any(name in ("float64", "complex128", "int64", "uint64") for name in names):
+        return jax.enable_x64(True)
+    return contextlib.nullcontext()
 
 
 def _parse(spec: str, rng: np.random.Generator, seed: int) -> Any:
@@ -81,7 +84,7 @@ def _draw(spec: str, match: re.Match[str], rng: np.random.Generator) -> np.ndarr
     shape = tuple(int(n) for n in sizes.split(",")) if sizes else ()
     bound = _read_bound(spec, match)
     sign = match["sign"]
-    if dtype == bool:
+    if name == "bool":
         return rng.random(shape) < 0.5
     if np.issubdtype(dtype, np.integer):
         low, high = (0, _DEFAULT_BOUND if bound is None else int(bound))

@@ -48,14 +48,10 @@ def check(
     Checks the cases that the functions of a file, folder or module declare with
     `@gradkit.verify.case(...)`, or one function at the arguments that `--arg` gives.
 
-    Examples:
-        gradkit check examples
-
-        gradkit check examples/digits.py:smoothed_cross_entropy --order 2
-
-        gradkit check jax.nn:softplus --arg 'f32[8,4]'
-
-        gradkit check jax.numpy:take --arg 'f32[5]' --arg 'i32[3]<5'
+    * `gradkit check examples`
+    * `gradkit check examples/digits.py:smoothed_cross_entropy --order 2`
+    * `gradkit check jax.nn:softplus --arg 'f32[8,4]'`
+    * `gradkit check jax.numpy:take --arg 'f32[5]' --arg 'i32[3]<5'`
 
     Exit codes: 0 if everything is right; 1 if a gradient is wrong; 2 if something could not be
     run, found or understood; 3 if something stayed inconclusive, and nothing worse.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import jax
 import typer
 
 from gradkit._errors import TargetError, describe
 from gradkit._survey import overridable_ops
-from gradkit.cli._argspec import FORMS, needs_x64, parse_arguments
+from gradkit.cli._argspec import FORMS, parse_arguments, precision_of
 from gradkit.cli._targets import find_places, named_function, opened
 
 
@@ -26,8 +25,7 @@ def ops(
 
     Nested calls are included. Nothing is computed; the function is only traced.
 
-    Example:
-        gradkit ops jax.nn:softplus --arg 'f32[8,4]'
+    * `gradkit ops jax.nn:softplus --arg 'f32[8,4]'`
 
     Exit codes: 0; 2 if the function could not be found, understood or traced.
     """
@@ -39,7 +37,7 @@ def ops(
             raise TargetError(describe(what, expected="MODULE:FUNCTION or FILE.py:FUNCTION"))
         with opened(places[0]) as module:
             function = named_function(module, places[0])
-            with jax.enable_x64(needs_x64(specs) or jax.config.jax_enable_x64):
+            with precision_of(specs):
                 try:
                     found = overridable_ops(function, *parse_arguments(specs))
                 except TargetError:

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import jax
-
 from gradkit._errors import TargetError, describe
-from gradkit.cli._argspec import needs_x64, parse_arguments
+from gradkit.cli._argspec import parse_arguments, precision_of
 from gradkit.cli._targets import Place, named_function
 from gradkit.verify import Case, Report, cases_of, declared_in
 
@@ -26,7 +24,7 @@ class Job:
     label: str
     function: Callable[..., Any]
     case: Case
-    x64: bool = False
+    specs: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def make_jobs(place: Place, module: ModuleType, specs: Sequence[str], seed: int)
     label = f"{place.label}:{place.function}"
     if specs:
         case = Case(tuple(parse_arguments(specs, seed)), {}, ", ".join(specs))
-        yield Job(label, function, case, needs_x64(specs))
+        yield Job(label, function, case, specs)
         return
     if not cases_of(function):
         raise TargetError(
@@ -98,7 +96,7 @@ def run(job: Job, options: dict[str, Any]) -> Result:
     start = time.perf_counter()
     report, error = None, ""
     try:
-        with jax.enable_x64(job.x64 or jax.config.jax_enable_x64):
+        with precision_of(job.specs):
             report = job.case.run(job.function, **options)
     except Exception as caught:
         error = f"{type(caught).__name__}: {caught}"

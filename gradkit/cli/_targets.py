@@ -115,7 +115,8 @@ def _script(path: Path) -> Iterator[ModuleType]:
     path = path.resolve()
     name = f"_gradkit_target_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     before = set(sys.modules)
     # Two files of a folder may register the same gradient name, or have helpers of one name.

@@ -99,7 +99,7 @@ def declared_in(namespace: dict[str, Any], module: str) -> Iterator[tuple[str, A
     """The functions with cases in a module's namespace, those that it imported left out."""
     seen: set[int] = set()
     for name, value in list(namespace.items()):
-        if cases_of(value) and id(value) not in seen:
-            if getattr(value, "__module__", module) == module:
-                seen.add(id(value))
-                yield name, value
+        its_own = getattr(value, "__module__", module) == module
+        if its_own and cases_of(value) and id(value) not in seen:
+            seen.add(id(value))
+            yield name, value

@@ -132,18 +132,19 @@ def _compare_line(
 
 
 def _settle_together(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Settle those that are sharp beside the other directions of the same argument.
+    """Settle those that are sharp beside the others of the same argument and output leaves.
 
-    Along one direction the derivative may happen to be next to nothing.
+    Along one direction, or under the cotangent that is half zeros, the derivative may happen to
+    be next to nothing.
     """
     sizes: dict[tuple[str, int], float] = {}
     for c in comparisons:
-        key = c.direction.name, c.weight
-        sizes[key] = max(sizes.get(key, 0.0), c.size)
-    return [
-        replace(c, settled=c.tolerance <= _BLUNT * sizes[c.direction.name, c.weight])
-        for c in comparisons
-    ]
+        sizes[_group(c)] = max(sizes.get(_group(c), 0.0), c.size)
+    return [replace(c, settled=c.tolerance <= _BLUNT * sizes[_group(c)]) for c in comparisons]
+
+
+def _group(c: Comparison) -> tuple[str, int]:
+    return c.direction.name, max(c.weight, 1)  # the first two cotangents weigh all outputs
 
 
 def summarise(

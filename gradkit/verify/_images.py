@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from gradkit.verify._dither import shifted_points
-from gradkit.verify._maps import Map, Unavailable
+from gradkit.verify._maps import Map, UnavailableError
 from gradkit.verify._precision import COARSE, Precision, read_precision, trace
 from gradkit.verify._subject import Subject, all_finite, as_numpy
 
@@ -98,13 +98,13 @@ def make_images(subjects: Sequence[Subject], mode: str, vectors: Vectors, due: P
         due: The precision that the user may expect of the rule.
 
     Raises:
-        Unavailable: If the mode does not exist.
+        UnavailableError: If the mode does not exist.
         Exception: Whatever the rule raises at the last precision.
     """
     for subject in subjects[:-1]:
         try:
             return _images(subject, mode, vectors, due)
-        except Unavailable:
+        except UnavailableError:
             raise
         except Exception:  # rules are free to refuse float64 with whatever exception they like
             continue

@@ -70,6 +70,7 @@ class Judge:
                 continue  # the arguments were told apart already
             if self._is_kink(group, comparisons, shared):
                 self.kinks.add(name[0])
+        self._judge_agreements_at_kinks([c for c in comparisons if c.kinked and c.agrees])
         blunt = [c for c in comparisons if c.agrees and not c.settled]
         for (_, mode), group in _groups(blunt).items():
             unsettled = next((c for c in group if not self._is_flat(c)), None)
@@ -77,6 +78,19 @@ class Judge:
                 self.inconclusive.append(self._finding("gradient", unsettled, mode, _BLUNT))
         for name in sorted((self.kinks - {EVERYWHERE}) or self.kinks):
             self.notes.append(f"{name} is at a kink, where the rule picks one of the derivatives")
+
+    def _judge_agreements_at_kinks(self, agreeing: Sequence[Comparison]) -> None:
+        """Look again at what lies between one-sided derivatives: many wrong ones do as well.
+
+        A tie that is counted twice does, wherever its two arguments move against each other.
+        """
+        modes = {c.images.mode for c in agreeing}
+        chosen = {c.index: c for c in agreeing if c.images.mode == max(modes)}  # reverse, if both
+        for c in () if self.findings else chosen.values():
+            if self._neighbours(c).strays():
+                kind, message = _MESSAGES[neighbours.OUTSIDE]
+                self.findings.append(self._finding(kind, c, c.images.mode, message))
+                return
 
     def _is_flat(self, c: Comparison) -> bool:
         """Is the derivative zero, as far as its own size around the point can tell?
@@ -139,13 +153,13 @@ def _place(c: Comparison) -> tuple[int, int]:
 
 def _places_where_both_modes_say_the_same(wrong: Sequence[Comparison]) -> set[tuple[int, int]]:
     reverse = {_place(c): c for c in wrong if c.images.mode == "reverse"}
-    same: set[tuple[int, int]] = set()
-    for c in wrong:
-        other = reverse.get(_place(c))
-        if c.images.mode == "forward" and other is not None:
-            if abs(c.got - other.got) <= max(c.tolerance, other.tolerance):
-                same.add(_place(c))
-    return same
+    forward = {_place(c): c for c in wrong if c.images.mode == "forward"}
+    return {
+        place
+        for place in reverse.keys() & forward.keys()
+        if abs(forward[place].got - reverse[place].got)
+        <= max(forward[place].tolerance, reverse[place].tolerance)
+    }
 
 
 def _groups(

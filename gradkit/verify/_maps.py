@@ -16,7 +16,7 @@ _NO_FORWARD_MODE = ("can't apply forward-mode",)
 _NO_REVERSE_MODE = ("Reverse-mode differentiation does not work for lax.while_loop",)
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """A differentiation mode does not exist for a function, by design."""
 
 
@@ -70,7 +70,7 @@ class Map:
     """One derivative map of one subject, compiled where that is possible.
 
     Calls take and return lists of arrays and run at the subject's precision. They raise
-    `Unavailable` where the mode does not exist; whatever else a rule raises passes through.
+    `UnavailableError` where the mode does not exist; whatever else a rule raises passes through.
     """
 
     def __init__(self, subject: Subject, mode: str):
@@ -92,7 +92,7 @@ class Map:
                 )
             except Exception as error:
                 if _is_unavailable(error, self.mode):
-                    raise Unavailable(_first_sentence(str(error))) from error
+                    raise UnavailableError(_first_sentence(str(error))) from error
                 raise
 
     def cast(self, vectors: Sequence[Any]) -> Leaves:

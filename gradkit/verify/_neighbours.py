@@ -91,6 +91,13 @@ class Neighbours:
             return UNSETTLED
         return KINK if self._follows_the_jumps() else OUTSIDE
 
+    def strays(self) -> bool:
+        """Is there a kink here at which the image is none of what the neighbours allow?"""
+        if len(self.around) < _PAIRS:
+            return False
+        inside, jumps = self._compare_with_box()
+        return jumps and not (inside and self._follows_the_jumps())
+
     def _along(self, image: Sequence[np.ndarray], direction: Direction, weight: int) -> float:
         if self.images.mode == "reverse":
             return pair(image, direction.tangents)
@@ -149,7 +156,7 @@ class Neighbours:
         _, sizes, basis = np.linalg.svd(matrix - centre, full_matrices=False)
         largest = max(float(sizes[0]), float(np.linalg.norm(centre)))
         kept = sizes > 8 * self._margin() * largest
-        if kept.sum() > len(matrix) // 2:
+        if kept.sum() > _PAIRS // 2:  # the two of a pair differ from the centre alike
             return True
         off = self._own - centre
         off = off - basis[kept].T @ (basis[kept] @ off)

@@ -14,7 +14,7 @@ from gradkit.verify._compare import Comparison, compare_with_differences, summar
 from gradkit.verify._directions import EVERYWHERE, make_cotangents, make_directions, random_step
 from gradkit.verify._images import Images, make_images
 from gradkit.verify._judge import Judge
-from gradkit.verify._maps import Unavailable, derivative_of
+from gradkit.verify._maps import UnavailableError, derivative_of
 from gradkit.verify._precision import Precision, coarsest
 from gradkit.verify._report import Finding, ModeSummary
 from gradkit.verify._stopped import Site
@@ -127,7 +127,7 @@ class OrderCheck:
         vectors = self.cotangents if mode == "reverse" else [d.tangents for d in self.directions]
         try:
             images = make_images(self.roles.subjects, mode, vectors, self._due(truth))
-        except Unavailable as reason:
+        except UnavailableError as reason:
             self.summaries.append(
                 ModeSummary(mode, self.order, "not available", reason=str(reason))
             )
@@ -156,7 +156,7 @@ class OrderCheck:
         due = Precision(coarsest([x.dtype for x in self.roles.subjects[-1].point]))
         try:
             self.native = make_images(self.roles.subjects[-1:], "reverse", self.cotangents, due)
-        except Unavailable:
+        except UnavailableError:
             return
         except Exception as error:
             self._report_error("reverse", error)

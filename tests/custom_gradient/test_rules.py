@@ -268,3 +268,21 @@ def test_unmapped_arguments_sum_over_the_batch():
     xs = jnp.array([0.5, 2.0, -3.0])
     w_bar = jax.grad(lambda w: jax.vmap(affine, (None, 0))(w, xs).sum())(2.0)
     np.testing.assert_allclose(w_bar, 0.5 + 1 - 1)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda f: f, jax.jit, jax.checkpoint], ids=["eager", "jit", "remat"]
+)
+def test_linear_transpose_is_the_rule_where_it_can_do_without_the_input(wrap):
+    w = jnp.array([1.0, 2.0])
+    tripled = gk.custom_gradient(lambda x: (w * x, lambda y_bar: 3 * w * y_bar))
+    (x_bar,) = jax.linear_transpose(wrap(tripled), w)(jnp.ones(2))
+    np.testing.assert_array_equal(x_bar, [3.0, 6.0])
+    scaled = gk.custom_gradient(lambda x, w: (w * x, lambda y_bar: (w * y_bar, x * y_bar)))
+    (x_bar,) = jax.linear_transpose(wrap(lambda x: scaled(x, w)), w)(jnp.ones(2))
+    np.testing.assert_array_equal(x_bar, w)
+
+
+def test_linear_transpose_of_a_rule_that_looks_at_the_input_is_that_of_the_function():
+    f = gk.custom_gradient(lambda x: (2 * x, lambda y_bar: y_bar * jnp.sign(x)))
+    assert jax.linear_transpose(f, 1.0)(1.0) == (2.0,)

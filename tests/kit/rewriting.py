@@ -84,7 +84,9 @@ def _equation(eqn: JaxprEqn, xs: list[Any], rules: Rules) -> list[Any]:
     if rule is not None and all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in eqn.outvars):
         return [_with_rule(lambda *ys: _bind(eqn, ys)[0], rule)(*xs)]
     if name in JIT:
-        return _closed(params["jaxpr"], rules)(*xs)
+        run = _closed(params["jaxpr"], rules)
+        run.__name__ = params["name"]  # a second rewriting must know it again
+        return jax.jit(run)(*xs)
     if name in REMAT:
         run = lambda *ys: evaluate(params["jaxpr"], (), ys, rules)
         return jax.checkpoint(run, policy=params["policy"])(*xs)
