@@ -181,6 +181,12 @@ def test_a_tensorflow_type_without_counterpart_is_refused_with_advice(refused, k
     )
 
 
+@pytest.mark.parametrize("key", ["custom_jvp_call", "custom_vjp_call"])
+def test_the_call_of_any_custom_derivative_is_no_key(refused, key):
+    """It would mean every such function at once; the function object is the key."""
+    refused({key: fine}, errors.OverrideKeyError, repr(key), "function object")
+
+
 # -- maps and values --------------------------------------------------------------------------
 
 

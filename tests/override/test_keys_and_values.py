@@ -1,5 +1,7 @@
 """What may stand on the two sides of an override map, and what a rule sees of the operation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -168,6 +170,47 @@ def test_two_jitted_functions_of_one_name_are_told_apart():
     one, two = make(1), make(2)
     with gk.gradient_override_map({one: cube_rule}):
         assert np.isclose(jax.grad(lambda x: one(x) + two(x))(X), X**3 + 2)
+
+
+def test_two_jitted_functions_made_by_one_line_are_told_apart():
+    make = lambda factor: jax.jit(lambda x: factor * x)
+    one, two = make(1.0), make(2.0)
+    with gk.gradient_override_map({one: cube_rule}):
+        assert np.isclose(jax.grad(lambda x: one(x) + two(x))(X), X**3 + 2)
+
+
+@pytest.mark.parametrize("key", [fourth, fifth], ids=name_of)
+def test_methods_of_a_key_that_is_a_function_object_are_untouched(key):
+    """The function still has what JAX's classes offer."""
+    with gk.gradient_override_map({key: cube_rule}):
+        assert key.__name__ in ("fourth", "fifth")
+        assert key.fun(8.0) in (2.0, 1.6)
+        assert key(8.0) in (2.0, 1.6)
+
+
+def test_nondifferentiable_arguments_are_attributes():
+    @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+    def f(x, n):
+        return x * n
+
+    @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+    def g(h, x):
+        return h(x)
+
+    f.defjvp(lambda n, primals, tangents: (primals[0] * n, tangents[0] * n))
+    g.defvjp(lambda h, x: (h(x), None), lambda h, _, y_bar: (y_bar,))
+
+    def f_rule(op, y_bar):
+        assert len(op.inputs) == 1
+        return 10.0 * op.get_attr("n") * y_bar
+
+    def g_rule(op, y_bar):
+        return op.get_attr("h")(op.inputs[0]) * y_bar
+
+    with gk.gradient_override_map({f: f_rule, g: g_rule}):
+        for wrap in (lambda h: h, jax.jit):
+            assert jax.grad(wrap(lambda x: f(x, 3)))(X) == 30
+            assert np.isclose(jax.grad(wrap(lambda x: g(jnp.sin, x)))(X), np.sin(X))
 
 
 def test_a_jitted_function_with_static_and_named_arguments_is_a_key():
@@ -405,6 +448,29 @@ def test_eigh_by_function_and_by_primitive(key, values_first):
     for f in (jax.grad(loss), jax.jit(jax.grad(loss))):
         with gk.gradient_override_map({key: rule}):
             np.testing.assert_allclose(f(M), np.outer(v[:, 0], v[:, 0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev, jax.hessian], ids=name_of)
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.vmap], ids=["plain", "jit", "vmap"])
+def test_an_operation_of_only_boolean_outputs_passes_every_derivative(derivative, wrap):
+    f = lambda x: jnp.where(lax.gt(x, jnp.zeros_like(x)), x**3, 0.0)
+    x = V[None] if wrap is jax.vmap else V
+    g = wrap(derivative(f))
+    want = g(x)
+    with gk.gradient_override_map({"gt": lambda op, y_bar: (None, None)}):
+        np.testing.assert_array_equal(g(x), want)
+
+
+def test_keys_do_not_overlook_repeated_use_in_a_chain_of_several_orders():
+    """top_k differentiated twice: each order goes through the rule once more."""
+    double = lambda op, values_bar, _: 2 * op.default_vjp(values_bar, None)
+    loss = lambda x: (lax.top_k(x, 2)[0] ** 2).sum()
+    want = np.where(V > 1, 1, 0)
+    with gk.gradient_override_map({"top_k": double}):
+        np.testing.assert_allclose(jax.grad(loss)(V), 4 * V * want)
+        for hessian in (jax.hessian(loss), jax.jacrev(jax.grad(loss)), jax.jit(jax.hessian(loss))):
+            np.testing.assert_allclose(hessian(V), np.diag(8.0 * want))
+        np.testing.assert_allclose(jax.vmap(jax.grad(loss))(V[None]), 4 * (V * want)[None])
 
 
 def test_integer_inputs_need_no_cotangent():
