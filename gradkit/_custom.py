@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import functools
-import types
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from gradkit import _scope
 from gradkit._errors import RuleError, describe
-from gradkit._rules import Call, split_result
-from gradkit._trees import Parameters
+from gradkit._rules import Call, RuledFunction, split_result
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class CustomGradient(Generic[P]):
+class CustomGradient(RuledFunction, Generic[P]):
     """A function with a gradient of its own; made by `custom_gradient`."""
 
     def __init__(self, fn: Callable[P, Any], nondiff_argnames: str | Sequence[str] = ()):
@@ -28,9 +25,7 @@ class CustomGradient(Generic[P]):
                     fix=f"write @{kind} above @custom_gradient",
                 )
             )
-        functools.update_wrapper(self, fn)
-        self._fn = fn
-        self._parameters = Parameters.of(fn)
+        super().__init__(fn)
         names = (nondiff_argnames,) if isinstance(nondiff_argnames, str) else nondiff_argnames
         self._nondiff = frozenset(names)
         unknown = self._nondiff - set(self._parameters.signature.parameters)
@@ -43,17 +38,13 @@ class CustomGradient(Generic[P]):
                 )
             )
 
+    if TYPE_CHECKING:  # the wrapped function's own parameters
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any: ...
+
     @property
     def _name(self) -> str:
         return getattr(self._fn, "__name__", type(self._fn).__name__)
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        active = _scope.active()
-        if active is not None:
-            instead = active.call_function_instead(self, args, kwargs)
-            if instead is not NotImplemented:
-                return instead
-        return self._call(args, kwargs)
 
     def _call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """The call, with the function's own rule."""
@@ -75,12 +66,6 @@ class CustomGradient(Generic[P]):
         """The positions among arguments of these names that the rule owes no cotangent for."""
         skipped = range(self._parameters.skipped)
         return {i for i, name in enumerate(names) if i in skipped or name in self._nondiff}
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else types.MethodType(self, instance)
-
-    def __reduce__(self) -> str:
-        return self.__qualname__  # pickled by reference, as functions are
 
     def __repr__(self) -> str:
         return f"<custom_gradient {getattr(self, '__qualname__', self._name)}>"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import types
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from gradkit import _jax_compat as compat
 from gradkit import _scope
-from gradkit._errors import RuleError, UnknownGradientError, describe, did_you_mean
-from gradkit._registry import Op, Rule, find_gradient, registered_gradients
-from gradkit._rules import Call
-from gradkit._trees import Parameters, as_array
+from gradkit._errors import UnknownGradientError, describe, did_you_mean
+from gradkit._registry import Op, Rule, check_name, find_gradient, registered_gradients
+from gradkit._rules import Call, RuledFunction
+from gradkit._trees import as_array
 
 _types: set[str] = set()
 
@@ -23,23 +22,13 @@ def defined_types() -> frozenset[str]:
     return frozenset(_types)
 
 
-class Operation:
+class Operation(RuledFunction):
     """A function that is an operation of a named type; made by `op`."""
 
     def __init__(self, op_type: str, fn: Callable[..., Any], require_gradient: bool):
-        functools.update_wrapper(self, fn)
+        super().__init__(fn)
         self.type = op_type
-        self._fn = fn
         self._require_gradient = require_gradient
-        self._parameters = Parameters.of(fn)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        active = _scope.active()
-        if active is not None:
-            instead = active.call_function_instead(self, args, kwargs)
-            if instead is not NotImplemented:
-                return instead
-        return self._call(args, kwargs)
 
     def _call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """The call, with the gradient that is registered for the type."""
@@ -72,12 +61,6 @@ class Operation:
                 fix=f'register one: @gradkit.RegisterGradient("{self.type}")',
             )
         )
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else types.MethodType(self, instance)
-
-    def __reduce__(self) -> str:
-        return self.__qualname__  # pickled by reference, as functions are
 
     def __repr__(self) -> str:
         return f"<op {self.type}>"
@@ -161,15 +144,7 @@ def op(name: str, *, require_gradient: bool = False) -> Callable[[Callable[..., 
     Source:
         `tf.RegisterGradient` and custom operations of TensorFlow.
     """
-    if not isinstance(name, str) or not name:
-        raise RuleError(
-            describe(
-                "an operation type is a name.",
-                expected="a non-empty string",
-                got=repr(name) if isinstance(name, str) else type(name).__name__,
-                fix='write @op("Name") above the function',
-            )
-        )
+    check_name(name, "an operation type is a name.", '@op("Name") above the function')
 
     def define(fn: Callable[..., Any]) -> Operation:
         _types.add(name)

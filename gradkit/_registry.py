@@ -121,6 +121,7 @@ def _not_differentiable(op: Op, *y_bars: Any) -> Any:
     return (None,) * len(op.inputs)
 
 
+_UNNAMED = "a gradient is registered under a name."
 _lock = threading.Lock()
 _entries: dict[str, _Entry] = {"Identity": _Entry(_identity, "gradkit")}
 
@@ -155,7 +156,7 @@ class RegisterGradient:
     """
 
     def __init__(self, name: str, *, replace: bool = False):
-        _check_name(name)
+        check_name(name, _UNNAMED, '@RegisterGradient("Name") above the rule')
         self._name = name
         self._replace = replace
 
@@ -189,7 +190,7 @@ def NotDifferentiable(name: str, *, replace: bool = False) -> None:
         ...     "Threshold" in registered_gradients()
         True
     """
-    _check_name(name)
+    check_name(name, _UNNAMED, 'NotDifferentiable("Name")')
     _register(name, _not_differentiable, "NotDifferentiable", replace=replace)
 
 
@@ -261,16 +262,15 @@ def _register(name: str, rule: Rule, where: str, *, replace: bool) -> None:
         _entries[name] = _Entry(rule, where)
 
 
-def _check_name(name: Any) -> None:
+def check_name(name: Any, what: str, fix: str) -> None:
+    """Refuse what is no name; `what` and `fix` are for the message.
+
+    Raises:
+        RuleError: If `name` is not a non-empty string.
+    """
     if not isinstance(name, str) or not name:
-        raise RuleError(
-            describe(
-                "a gradient is registered under a name.",
-                expected="a non-empty string",
-                got=repr(name) if isinstance(name, str) else type(name).__name__,
-                fix='write @RegisterGradient("Name") above the rule',
-            )
-        )
+        got = repr(name) if isinstance(name, str) else type(name).__name__
+        raise RuleError(describe(what, expected="a non-empty string", got=got, fix=f"write {fix}"))
 
 
 def _location(rule: Any) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +12,12 @@ from typing import Any
 import jax
 from jax.core import Tracer
 
+from gradkit import _scope
 from gradkit._call import call, call_closure
 from gradkit._cotangents import Arguments
 from gradkit._errors import RuleError, describe
 from gradkit._function import PythonFunction, is_differentiable
-from gradkit._trees import describe_type, is_array, leaves_with_names, zero_cotangent
+from gradkit._trees import Parameters, describe_type, is_array, leaves_with_names, zero_cotangent
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,33 @@ def _accepts(grad: Callable[..., Any], n: int) -> bool:
     except ValueError:
         return True
     return True
+
+
+class RuledFunction:
+    """A function with a gradient of its own: what `custom_gradient` and `op` make."""
+
+    def __init__(self, fn: Callable[..., Any]):
+        functools.update_wrapper(self, fn)
+        self._fn = fn
+        self._parameters = Parameters.of(fn)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        active = _scope.active()
+        if active is not None:
+            instead = active.call_function_instead(self, args, kwargs)
+            if instead is not NotImplemented:
+                return instead
+        return self._call(args, kwargs)
+
+    def _call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """The call, when no override concerns it."""
+        raise NotImplementedError
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __reduce__(self) -> str:
+        return vars(self)["__qualname__"]  # pickled by reference, as functions are
 
 
 def split_result(name: str, result: Any) -> tuple[Any, Callable[..., Any]]:
