@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -92,7 +93,8 @@ def _hook_jit() -> Callable[[], None]:
     def bind(*operands, **params):
         active = _scope.active()
         if active is not None and "jaxpr" in params:
-            instead = active.call_jitted_instead(p, operands, params)
+            function = compat.function_of_jit_call(sys._getframe(1))
+            instead = active.call_jitted_instead(p, operands, params, function)
             if instead is not NotImplemented:
                 return instead
         return original(*operands, **params)
@@ -110,7 +112,7 @@ def _noticing(call: Callable[..., Any]) -> Callable[..., Any]:
     def eager_call(*operands, **params):
         active = _scope.active()
         if active is not None and "jaxpr" in params:
-            active.find_jitted(params)
+            active.find_jitted(params, compat.function_of_jit_call(sys._getframe(1)))
         return call(*operands, **params)
 
     return eager_call

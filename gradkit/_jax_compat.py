@@ -10,6 +10,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 import jax
@@ -227,7 +228,13 @@ def primitives() -> dict[str, jex_core.Primitive]:
     exported = [getattr(jex_core.primitives, name) for name in dir(jex_core.primitives)]
     known = [*exported, *ad.primitive_transposes, *ad.primitive_jvps]
     found = {p.name: p for p in known if isinstance(p, jex_core.Primitive)}
-    return {name: p for name, p in found.items() if not name.startswith("gradkit_")}
+    # These would mean every function with a derivative of its own; the function is the key.
+    not_keys = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin")
+    return {
+        name: p
+        for name, p in found.items()
+        if name not in not_keys and not name.startswith("gradkit_")
+    }
 
 
 def is_jitted(function: Any) -> bool:
@@ -250,6 +257,19 @@ def program_identity(program: jex_core.ClosedJaxpr, name: str = "") -> tuple[str
 def jit_primitive() -> jex_core.Primitive:
     """The primitive that a call of a jitted function binds."""
     return jex_core.primitives.jit_p
+
+
+def function_of_jit_call(frame: FrameType | None) -> Any:
+    """The Python function of the jitted one that is being called, as seen from its binding.
+
+    A call of a jitted function binds a jaxpr. Only the caller of `bind` still has the function;
+    None where that is not the caller. Private: it can go when calls carry their function.
+    """
+    while frame is not None and frame.f_code.co_filename == _pjit.__file__:
+        if frame.f_code.co_name in ("_run_python_pjit", "_python_pjit_helper"):
+            return frame.f_locals.get("fun")
+        frame = frame.f_back
+    return None
 
 
 def eager_jit_call() -> tuple[Any, str] | None:

@@ -73,11 +73,13 @@ class Overrides:
         return self._used if self.outside is None else self.outside.used
 
     @functools.cached_property
-    def _by_target(self) -> dict[Target, list[Entry]]:
-        table: dict[Target, list[Entry]] = {}
+    def _by_call(self) -> dict[Any, list[tuple[Entry, Target]]]:
+        """The entries by what a call shows of them."""
+        table: dict[Any, list[tuple[Entry, Target]]] = {}
         for entry in self.entries:
             for target in entry.key.targets:
-                table.setdefault(target, []).append(entry)
+                call = target.call if isinstance(target, JittedTarget) else target
+                table.setdefault(call, []).append((entry, target))
         return table
 
     def __hash__(self) -> int:
@@ -104,7 +106,26 @@ class Overrides:
 
     def find(self, target: Target) -> Rule | None:
         """The rule for a target here, or None; remembers that its key matched."""
-        found = [e for e in self._by_target.get(target, ()) if _in_scope(self.path, e.key.scope)]
+        return self._first([entry for entry, _ in self._by_call.get(target, ())])
+
+    def find_jitted(self, params: dict[str, Any], function: Any) -> Rule | None:
+        """The rule for a call of a jitted function, or None.
+
+        Args:
+            params: The parameters of the call.
+            function: The Python function that is called, or None where that does not show.
+        """
+        call = compat.program_identity(params["jaxpr"], params["name"])
+        return self._first(
+            [
+                entry
+                for entry, target in self._by_call.get(call, ())
+                if isinstance(target, JittedTarget) and function in (None, target.function)
+            ]
+        )
+
+    def _first(self, entries: Sequence[Entry]) -> Rule | None:
+        found = [entry for entry in entries if _in_scope(self.path, entry.key.scope)]
         self.used.update(found)  # also one that a key before it has the better of
         return found[0].rule if found else None
 
@@ -117,14 +138,12 @@ class Overrides:
         rule = self.find(PrimitiveTarget(p.name))
         return self._bind_instead(rule, p.name, p, operands, params, params)
 
-    def call_jitted_instead(self, p: Primitive, operands: tuple, params: dict[str, Any]) -> Any:
+    def call_jitted_instead(
+        self, p: Primitive, operands: tuple, params: dict[str, Any], function: Any
+    ) -> Any:
         """The call of a jitted function with its override, or NotImplemented."""
-        rule = self.find_jitted(params)
+        rule = self.find_jitted(params, function)
         return self._bind_instead(rule, params["name"], p, operands, params, {})
-
-    def find_jitted(self, params: dict[str, Any]) -> Rule | None:
-        """The rule for a call of a jitted function, or None."""
-        return self.find(JittedTarget(*compat.program_identity(params["jaxpr"], params["name"])))
 
     def _bind_instead(self, rule: Rule | None, name: str, p, operands, params, attrs) -> Any:
         if rule is None:

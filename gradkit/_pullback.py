@@ -142,7 +142,7 @@ def push_forward(
     used = tuple(
         i for i, argument in enumerate(rule.arguments) if type(x_dots[argument]) is not ad.Zero
     )
-    if not used:
+    if not used or not y_dot_avals:
         return [ad.Zero(aval) for aval in y_dot_avals]
     operands = [x_dots[rule.arguments[i]] for i in used]
     return pullback_p.bind(

@@ -38,10 +38,20 @@ class ObjectTarget:
 
 @dataclass(frozen=True)
 class JittedTarget:
-    """Every call of one jitted function, known by its name and source line."""
+    """Every call of one jitted function.
+
+    A call of it is known by name and source line; functions that one line has made are told apart
+    by the Python function inside, where a call shows it.
+    """
 
     name: str
     source: str
+    function: Any
+
+    @property
+    def call(self) -> tuple[str, str]:
+        """What a call shows."""
+        return self.name, self.source
 
 
 @dataclass(frozen=True)
@@ -164,7 +174,7 @@ def _object_target(function: Any) -> Target:
     if isinstance(function, (CustomGradient, jax.custom_jvp, jax.custom_vjp)):
         return ObjectTarget(function)
     if compat.is_jitted(function):
-        return JittedTarget(*compat.function_identity(function))
+        return JittedTarget(*compat.function_identity(function), function.__wrapped__)
     name = _object_name(function)
     if getattr(jax.lax, name, None) is function and name in compat.primitives():
         return PrimitiveTarget(name)  # a thin wrapper, such as jax.lax.square
