@@ -57,7 +57,7 @@ def installed(targets: frozenset[Target], *, scoped: bool) -> Iterator[None]:
         yield
     finally:
         with _lock:
-            for name in hooks:
+            for name in reversed(hooks):
                 _users[name] -= 1
                 if not _users[name]:
                     del _users[name]

@@ -228,8 +228,12 @@ def primitives() -> dict[str, jex_core.Primitive]:
     exported = [getattr(jex_core.primitives, name) for name in dir(jex_core.primitives)]
     known = [*exported, *ad.primitive_transposes, *ad.primitive_jvps]
     found = {p.name: p for p in known if isinstance(p, jex_core.Primitive)}
-    # These would mean every function with a derivative of its own; the function is the key.
-    not_keys = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin")
+    # These would mean every function that is jitted or has a derivative of its own; the function
+    # itself is the key.
+    not_keys = (
+        "jit pjit call core_call closed_call custom_lin "
+        "custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr"
+    ).split()
     return {
         name: p
         for name, p in found.items()
