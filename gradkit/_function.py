@@ -137,18 +137,16 @@ class PythonFunction:
 
     def evaluate(self, xs: Sequence[Any]) -> list[Any]:
         """Run the function, without its rule, on values."""
-        if not self.hoisted:
-            try:
-                with _scope.activate(self.scope):
-                    ys = self.run(*xs)[0]
-                if not any(isinstance(y, Tracer) for y in ys) or _any_tracer(xs):
-                    return ys
-            except jax.errors.UnexpectedTracerError:
-                pass  # it closes over a value under differentiation: `primal` reports that
-        return self.primal([jax.typeof(x) for x in xs])(*xs)
+        ran = self._run_in_place(xs)
+        return self.primal([jax.typeof(x) for x in xs])(*xs) if ran is None else ran[0]
 
     def run_eagerly(self, xs: Sequence[Any]) -> tuple[list[Any], EagerRule] | None:
         """Run on concrete values, the rule left as it is; None if something traced turns up."""
+        ran = self._run_in_place(xs)
+        return None if ran is None else (ran[0], EagerRule(self.name, ran[1], xs, ran[0]))
+
+    def _run_in_place(self, xs: Sequence[Any]) -> tuple[list[Any], RuleFn] | None:
+        """Call the Python function; None if it closes over what only tracing can report."""
         if self.hoisted:
             return None
         try:
@@ -156,9 +154,7 @@ class PythonFunction:
                 ys, rule = self.run(*xs)
         except jax.errors.UnexpectedTracerError:
             return None
-        if _any_tracer(ys):
-            return None
-        return ys, EagerRule(self.name, rule, xs, ys)
+        return None if _any_tracer(ys) and not _any_tracer(xs) else (ys, rule)
 
     def primal(self, avals: Sequence[Any]) -> Program:
         """The function without its rule, as a program."""

@@ -336,10 +336,12 @@ def _overriding(own: tuple[Entry, ...]) -> Iterator[Overrides]:
             compat.current_scope() if outer is None or not outer.scoped else outer.path
         )
     targets = frozenset(target for entry in own for target in entry.key.targets)
-    scope = _Scope(own, () if outer is None else _open_scopes())
+    before = _open_scopes()
+    # Inside a rule overrides are off: the scopes around it are not below this one.
+    scope = _Scope(own, () if outer is None else before)
     with installed(targets, scoped=active.scoped):
         _scope.set_active(active)
-        _thread.scopes = (*scope.below, scope)
+        _thread.scopes = (*before, scope)
         try:
             yield active
         finally:
@@ -349,7 +351,10 @@ def _overriding(own: tuple[Entry, ...]) -> Iterator[Overrides]:
 
 
 class _Scope:
-    """A map that is active in this thread, and the scopes that it stands in."""
+    """A map that is active in this thread, and the scopes that it stands in.
+
+    `below` are the scopes that it adds to.
+    """
 
     def __init__(self, entries: tuple[Entry, ...], below: tuple[_Scope, ...]):
         self.entries = entries
@@ -358,12 +363,12 @@ class _Scope:
 
     def leave(self, outer: Overrides | None) -> Overrides | None:
         """Activate what remains. Generators can leave scopes in another order than they entered."""
+        innermost = _open_scopes()[-1] is self
         self.is_open = False
-        scopes = _open_scopes()
-        in_order = all(s.is_open for s in self.below) and scopes == self.below
-        rest = outer if in_order else _merged(scopes)
+        _thread.scopes = _open_scopes()
+        left = tuple(s for s in self.below if s.is_open) if innermost else _thread.scopes
+        rest = outer if innermost and left == self.below else _merged(left)
         _scope.set_active(rest)
-        _thread.scopes = scopes
         return rest
 
 

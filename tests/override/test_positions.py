@@ -790,3 +790,17 @@ def test_a_call_that_is_already_compiled_is_overridden_again(make):
         assert np.isclose(f(make(X))[1], np.cos(X))
         with scope():
             assert np.isclose(f(make(X))[1], X**3)
+
+
+def test_a_scope_inside_a_rule_leaves_the_scopes_around_the_rule_alone():
+    def rule_with_a_scope(op, y_bar):
+        with gk.gradient_override_map({"cos": other_rule}):
+            return y_bar * jax.grad(jnp.cos)(op.inputs[0])
+
+    with gk.gradient_override_map({"sin": other_rule}):
+        with gk.gradient_override_map({"tan": rule_with_a_scope}):
+            assert np.isclose(jax.grad(jnp.tan)(X), 11)
+            assert np.isclose(jax.grad(jnp.sin)(X), 11)
+        assert np.isclose(jax.grad(jnp.sin)(X), 11)
+        assert np.isclose(jax.grad(jnp.tan)(X), 1 + np.tan(X) ** 2)
+    assert np.isclose(jax.grad(jnp.sin)(X), np.cos(X))
