@@ -96,6 +96,8 @@ def overridden_gradient():
 # The decorator is the only line that changes.
 
 
+# The gradient is not that of x^2, and not meant to be: the case says whose it is.
+@verify.case(3.0, surrogate=lambda x: 2 * x)
 @gk.custom_gradient
 def custom_square(x):
     """Square a number, with a gradient of 2 whatever the number is."""

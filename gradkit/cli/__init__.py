@@ -1,4 +1,4 @@
-"""The command line: `gradkit check`, `gradkit ops`."""
+"""The command line: `gradkit check`, `gradkit explain`, `gradkit ops`."""
 
 from gradkit.cli._app import app, main
 

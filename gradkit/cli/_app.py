@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Annotated
 
-import jax
 import typer
 
 from gradkit.cli._check import check
+from gradkit.cli._explain import explain
 from gradkit.cli._ops import ops
+from gradkit.cli._versions import version_text
 
 app = typer.Typer(
     name="gradkit",
@@ -19,14 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a user's traceback says more than a picture of it
 )
 app.command()(check)
+app.command()(explain)
 app.command()(ops)
-
-
-def version_text() -> str:
-    """`gradkit 0.1.0, JAX 0.10.2, cpu`."""
-    device = jax.devices()[0]
-    kind = "" if device.device_kind == device.platform else f" ({device.device_kind})"
-    return f"gradkit {metadata.version('gradkit')}, JAX {jax.__version__}, {device.platform}{kind}"
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,114 +3,201 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import enum
 import sys
-from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from gradkit._errors import TargetError, describe
+from gradkit._errors import TargetError
 from gradkit.cli._argspec import FORMS
-from gradkit.cli._run import Result, exit_code, make_jobs, run
-from gradkit.cli._table import make_console, print_results
-from gradkit.cli._targets import find_places, opened
+from gradkit.cli._dtype import FloatType
+from gradkit.cli._files import ReportFiles, to_json
+from gradkit.cli._select import parse_expression
+from gradkit.cli._session import run_session
+from gradkit.cli._settings import ROLES, Settings
+from gradkit.cli._table import make_console, print_outcome
+from gradkit.cli._versions import version_text
 
-Targets = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="TARGET...",
-        help="FILE.py, FOLDER or MODULE; FILE.py:FUNCTION or MODULE:FUNCTION for one function.",
-        show_default=False,
-    ),
-]
-Arguments = Annotated[
-    list[str] | None,
-    typer.Option("--arg", metavar="SPEC", help=f"An argument, in order: {FORMS}."),
-]
+_POINT, _HOW, _WHICH, _REPORTS = "Where to check", "How to check", "Which to run", "Reports"
+_FUNCTION = "MODULE:FUNCTION"
+
+
+class Mode(enum.StrEnum):
+    """The modes on offer."""
+
+    reverse = "reverse"
+    forward = "forward"
+
+
+def _option(*names: str, panel: str, **details: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, show_default=False, **details)
 
 
 def check(
-    targets: Targets,
-    arg: Arguments = None,
-    order: Annotated[
-        int | None, typer.Option(min=1, help="Check derivatives up to this order.")
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TARGET...",
+            help="FILE.py, FOLDER or MODULE; FILE.py:FUNCTION or MODULE:FUNCTION for one function.",
+            show_default=False,
+        ),
+    ],
+    arg: Annotated[
+        list[str] | None,
+        _option("--arg", panel=_POINT, metavar="SPEC", help=f"An argument, in order: {FORMS}."),
     ] = None,
+    args_from: Annotated[
+        str,
+        _option(
+            panel=_POINT,
+            metavar=_FUNCTION,
+            help="A function that returns the tuple of arguments, or lists or yields such tuples.",
+        ),
+    ] = "",
+    dtype: Annotated[
+        FloatType | None, _option(panel=_POINT, help="Cast floating-point arguments to this type.")
+    ] = None,
+    points: Annotated[
+        int | None,
+        _option(panel=_POINT, min=0, metavar="N", help="How many further points to look at."),
+    ] = None,
+    domain: Annotated[
+        str,
+        _option(
+            panel=_POINT,
+            metavar=_FUNCTION,
+            help="A function of the arguments that says whether a further point counts.",
+        ),
+    ] = "",
     seed: Annotated[
-        int | None, typer.Option(help="Seed of directions and of random arguments.")
+        int | None,
+        _option(panel=_POINT, help="Seed of directions, further points and random arguments."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    order: Annotated[
+        int | None, _option(panel=_HOW, min=1, help="Check derivatives up to this order.")
+    ] = None,
+    mode: Annotated[
+        list[Mode] | None,
+        _option(panel=_HOW, help="Insist on this mode; may be given twice."),
+    ] = None,
+    reference: Annotated[
+        str,
+        _option(
+            panel=_HOW,
+            metavar=_FUNCTION,
+            help="The same function without the rule; value and derivative must agree.",
+        ),
+    ] = "",
+    surrogate: Annotated[
+        str,
+        _option(
+            panel=_HOW,
+            metavar=_FUNCTION,
+            help="The function whose derivative the rule is meant to have.",
+        ),
+    ] = "",
+    cotangent_map: Annotated[
+        str,
+        _option(
+            panel=_HOW,
+            metavar=_FUNCTION,
+            help="What the rule is meant to do to its cotangent, such as clipping it.",
+        ),
+    ] = "",
+    budget: Annotated[
+        float | None,
+        _option(panel=_HOW, min=0.0, metavar="SECONDS", help="Time for each case."),
+    ] = None,
+    keyword: Annotated[
+        str | None,
+        _option(
+            "-k",
+            panel=_WHICH,
+            metavar="EXPRESSION",
+            help="Only cases whose label and name fit: parts of them with and, or, not, (). "
+            "'not guessed' leaves those out that no one declared.",
+        ),
+    ] = None,
+    exit_first: Annotated[
+        bool, _option("-x", "--exitfirst", panel=_WHICH, help="Stop at the first that is not ok.")
+    ] = False,
+    workers: Annotated[
+        int,
+        _option("-n", "--workers", panel=_WHICH, min=1, metavar="N", help="Run N at a time."),
+    ] = 1,
+    as_json: Annotated[
+        bool, _option("--json", panel=_REPORTS, help="Print JSON instead of a table.")
+    ] = False,
+    output: Annotated[
+        Path | None, _option(panel=_REPORTS, metavar="FILE.json", help="Write the JSON to a file.")
+    ] = None,
+    junit: Annotated[
+        Path | None,
+        _option("--junit", panel=_REPORTS, metavar="FILE.xml", help="Write JUnit XML, for CI."),
+    ] = None,
+    sarif: Annotated[
+        Path | None,
+        _option("--sarif", panel=_REPORTS, metavar="FILE", help="Write SARIF, for code review."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        _option("--html", panel=_REPORTS, metavar="FILE", help="Write a page to look at."),
+    ] = None,
 ) -> None:
     """Check gradients against finite differences.
 
     Checks the cases that the functions of a file, folder or module declare with
-    `@gradkit.verify.case(...)`, or one function at the arguments that `--arg` gives.
+    `@gradkit.verify.case(...)`; functions with a gradient of their own that declare none, at
+    arguments that fit; or one function at the arguments that are given.
 
     * `gradkit check examples`
     * `gradkit check examples/digits.py:smoothed_cross_entropy --order 2`
     * `gradkit check jax.nn:softplus --arg 'f32[8,4]'`
     * `gradkit check jax.numpy:take --arg 'f32[5]' --arg 'i32[3]<5'`
+    * `gradkit check examples -n 4 -k 'not large' --html report.html`
 
     Exit codes: 0 if everything is right; 1 if a gradient is wrong; 2 if something could not be
-    run, found or understood; 3 if something stayed inconclusive, and nothing worse.
+    run, found or understood; 3 if something stayed inconclusive, and nothing worse; 130 after
+    Ctrl-C, with a report on what was done until then. `gradkit explain` tells what each kind of
+    finding means.
     """
-    options = {k: v for k, v in (("order", order), ("seed", seed)) if v is not None}
+    numbers = {"order": order, "seed": seed, "points": points, "budget": budget}
+    options: dict[str, Any] = {name: value for name, value in numbers.items() if value is not None}
+    if mode:
+        options["modes"] = tuple(dict.fromkeys(m.value for m in mode))
+    roles = dict(zip(ROLES, (reference, surrogate, cotangent_map, domain), strict=True))
+    settings = Settings(
+        specs=tuple(arg or ()),
+        args_from=args_from,
+        options=options,
+        roles={role: target for role, target in roles.items() if target},
+        dtype="" if dtype is None else dtype.value,
+    )
+    wanted = {"--output": output, "--junit": junit, "--sarif": sarif, "--html": html}
+    files = ReportFiles({option: path for option, path in wanted.items() if path is not None})
     try:
+        files.check()
+        select = None if keyword is None else parse_expression(keyword)
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-            results = _collect(targets, arg or [], seed or 0, options, make_console(stderr=True))
+            outcome = run_session(
+                targets,
+                settings,
+                make_console(stderr=True),
+                select=select,
+                exit_first=exit_first,
+                workers=workers,
+            )
+        outcome.versions = version_text()
+        if as_json:
+            typer.echo(to_json(outcome), nl=False)
+            if outcome.cut_short:
+                typer.echo(outcome.cut_short, err=True)
+        else:
+            print_outcome(outcome, make_console())
+        files.write(outcome)
     except TargetError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
-    code = exit_code(results)
-    if as_json:
-        found = {"exit_code": code, "results": [result.to_dict() for result in results]}
-        typer.echo(json.dumps(found, indent=2, allow_nan=False))
-    else:
-        print_results(results, make_console())
-    raise typer.Exit(code)
-
-
-def _collect(
-    targets: Sequence[str],
-    specs: Sequence[str],
-    seed: int,
-    options: dict[str, Any],
-    console: Console,
-) -> list[Result]:
-    places = [place for target in targets for place in find_places(target)]
-    if specs and (len(places) != 1 or places[0].function is None):
-        what = "--arg gives the arguments of one function"
-        got = ", ".join(targets)
-        raise TargetError(
-            describe(what, expected="one MODULE:FUNCTION or FILE.py:FUNCTION", got=got)
-        )
-    results: list[Result] = []
-    with _progress(console) as show:
-        for place in places:
-            show(place.label)
-            with opened(place) as module:
-                for job in make_jobs(place, module, specs, seed):
-                    show(f"{job.label}, case {job.case.name}")
-                    results.append(run(job, options))
-    if not results:
-        raise TargetError(
-            describe(
-                f"no function declares a case in {', '.join(targets)}",
-                fix="decorate one with @gradkit.verify.case(...), "
-                "or name one: MODULE:FUNCTION --arg 'f32[8,4]'",
-            )
-        )
-    return results
-
-
-@contextlib.contextmanager
-def _progress(console: Console) -> Iterator[Any]:
-    """A line that says what is being checked, while it is, on a terminal."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda text: bar.update(task, description=text)
+    raise typer.Exit(outcome.exit_code)

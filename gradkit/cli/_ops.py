@@ -9,7 +9,8 @@ import typer
 from gradkit._errors import TargetError, describe
 from gradkit._survey import overridable_ops
 from gradkit.cli._argspec import FORMS, parse_arguments, precision_of
-from gradkit.cli._targets import find_places, named_function, opened
+from gradkit.cli._modules import Loader
+from gradkit.cli._targets import find_function
 
 
 def ops(
@@ -31,20 +32,16 @@ def ops(
     """
     specs = arg or []
     try:
-        places = find_places(target)
-        if len(places) != 1 or places[0].function is None:
-            what = f"{target!r} does not name a function"
-            raise TargetError(describe(what, expected="MODULE:FUNCTION or FILE.py:FUNCTION"))
-        with opened(places[0]) as module:
-            function = named_function(module, places[0])
-            with precision_of(specs):
-                try:
-                    found = overridable_ops(function, *parse_arguments(specs))
-                except TargetError:
-                    raise
-                except Exception as error:
-                    got = f"{type(error).__name__}: {error}"
-                    raise TargetError(describe(f"cannot trace {target}", got=got)) from error
+        place, loader = find_function("", target), Loader()
+        function = loader.function(place)
+        with loader.load(place).active(), precision_of(specs):
+            try:
+                found = overridable_ops(function, *parse_arguments(specs))
+            except TargetError:
+                raise
+            except Exception as error:
+                got = f"{type(error).__name__}: {error}"
+                raise TargetError(describe(f"cannot trace {target}", got=got)) from error
     except TargetError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None

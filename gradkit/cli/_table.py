@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gradkit.cli._outcome import Outcome, python_line
 from gradkit.cli._run import COULD_NOT_RUN, Result
 
 _STYLES = {
@@ -17,6 +18,7 @@ _STYLES = {
     COULD_NOT_RUN: ("could not run", "bold magenta"),
 }
 _WIDTH_IN_A_PIPE = 120
+NO_POINT = "no point: declare a case, or give --arg"
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -27,41 +29,55 @@ def make_console(*, stderr: bool = False) -> Console:
     return console
 
 
-def print_results(results: Sequence[Result], console: Console) -> None:
-    """The table, the details of what is not right, and one closing line."""
+def print_outcome(outcome: Outcome, console: Console) -> None:
+    """The table, the details of what is not right, and closing lines."""
+    if outcome.done:
+        console.print(_table(outcome))
+    for result in outcome.results:
+        if result.verdict != "ok":
+            _print_details(outcome, result, console)
+    if outcome.no_point:
+        console.print(f"\n{NO_POINT}", style="yellow")
+        for label in outcome.no_point:
+            console.print(f"  {label}", markup=False, soft_wrap=True)
+    all_ok = outcome.counts["ok"] == outcome.total
+    console.print(f"\n{outcome.summary}", style="green" if all_ok else "bold")
+    if outcome.cut_short:
+        console.print(outcome.cut_short, style="bold yellow")
+
+
+def _table(outcome: Outcome) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("function", overflow="fold")
     table.add_column("case", overflow="fold")
     table.add_column("verdict")
-    for title in ("worst error", "tolerance", "time"):
+    for title in ("worst error", "tolerance", "points", "time"):
         table.add_column(title, justify="right", no_wrap=True)
-    for result in results:
+    for result in outcome.results:
         table.add_row(*_row(result))
-    console.print(table)
-    for result in results:
-        if result.verdict != "ok":
-            shown, style = _STYLES[result.verdict]
-            name = escape(f"{result.function} (case {result.case})")
-            console.print(f"\n[{style}]{shown}[/] {name}", soft_wrap=True)
-            details = result.error if result.report is None else result.report.details()
-            console.print(details, markup=False, soft_wrap=True)
-    console.print(f"\n{summary(results)}", style="green" if _all_ok(results) else "bold")
-
-
-def summary(results: Sequence[Result]) -> str:
-    """`3 cases: 2 ok, 1 wrong`."""
-    counts = {verdict: sum(r.verdict == verdict for r in results) for verdict in _STYLES}
-    parts = [f"{count} {verdict}" for verdict, count in counts.items() if count]
-    return f"{len(results)} case{'' if len(results) == 1 else 's'}: {', '.join(parts)}"
-
-
-def _all_ok(results: Sequence[Result]) -> bool:
-    return all(result.verdict == "ok" for result in results)
+    return table
 
 
 def _row(result: Result) -> tuple[str, ...]:
     shown, style = _STYLES[result.verdict]
     worst = None if result.report is None else result.report.worst
     numbers = ("", "") if worst is None else (f"{worst.error:.1e}", f"{worst.tolerance:.1e}")
-    names = escape(result.function), escape(result.case)
-    return (*names, f"[{style}]{shown}[/]", *numbers, f"{result.seconds:.1f} s")
+    points = "" if result.report is None else str(len(result.report.points))
+    names = escape(result.task.label), escape(result.task.case)
+    return (*names, f"[{style}]{shown}[/]", *numbers, points, f"{result.seconds:.1f} s")
+
+
+def _print_details(outcome: Outcome, result: Result, console: Console) -> None:
+    shown, style = _STYLES[result.verdict]
+    name = escape(f"{result.task.label} (case {result.task.case})")
+    console.print(f"\n[{style}]{shown}[/] {name}", soft_wrap=True)
+    if result.report is None:
+        console.print(textwrap.indent(result.error, "  "), markup=False, soft_wrap=True)
+        return
+    console.print(result.report.details(), markup=False, soft_wrap=True)
+    found = (*result.report.findings, *result.report.inconclusive)
+    lines = dict.fromkeys(python_line(finding, result.report.seed) for finding in found)
+    again = [outcome.command(result), *filter(None, lines)]
+    console.print(f"  again: {again[0]}", markup=False, soft_wrap=True, style="dim")
+    for line in again[1:]:
+        console.print(f"         {line}", markup=False, soft_wrap=True, style="dim")

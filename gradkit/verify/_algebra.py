@@ -69,8 +69,11 @@ def compare_linear(images: Images, order: int) -> Iterator[Finding]:
         largest = size.max(initial=0.0)
         off = np.abs(both - (a * one + b * two))
         if not np.isfinite(zero).all() or np.abs(zero).max(initial=0.0) > 1e-6 * largest:
-            message = f"a {what} of zeros does not give zeros: the rule adds a constant"
-            yield Finding("linearity", images.mode, order, name, message)
+            message = f"a {what} of zeros does not give zeros"
+            cause = "the rule adds a constant"
+            if _is_same(one, two) and _is_same(one, both):
+                cause = f"the {what} is not multiplied in"
+            yield Finding("linearity", images.mode, order, name, message, cause=cause)
         elif not _is_small(off, size, images):
             worst = np.unravel_index(np.argmax(np.nan_to_num(off, nan=np.inf)), off.shape)
             yield Finding(
@@ -83,6 +86,10 @@ def compare_linear(images: Images, order: int) -> Iterator[Finding]:
                 got=float(both[worst].real),
                 error=float(off[worst]),
             )
+
+
+def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.allclose(a, b, rtol=1e-6))
 
 
 def _is_small(off: np.ndarray, size: np.ndarray, images: Images) -> bool:

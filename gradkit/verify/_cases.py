@@ -7,11 +7,23 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from gradkit._errors import describe, did_you_mean
-from gradkit.verify._check import check, name_of
+from gradkit.verify._check import check
 from gradkit.verify._report import Report
+from gradkit.verify._subject import name_of
 
 _ATTRIBUTE = "__gradkit_cases__"
-_OPTIONS = ("reference", "surrogate", "order", "modes", "seed", "name")
+_OPTIONS = (
+    "reference",
+    "surrogate",
+    "cotangent_map",
+    "order",
+    "modes",
+    "seed",
+    "points",
+    "domain",
+    "budget",
+    "name",
+)
 F = TypeVar("F")
 
 

@@ -38,6 +38,37 @@ def name_cause(got: Sequence[float], expected: Sequence[float], shapes: Sequence
     return usual or (f"off by a constant factor of {ratio:.6g}" if constant else "")
 
 
+def name_pattern(x: np.ndarray, got: np.ndarray, expected: np.ndarray, wrong: np.ndarray) -> str:
+    """What the wrong coordinates of an argument have in common, or an empty string.
+
+    Args:
+        x: The argument.
+        got: What the rule gave, by coordinate.
+        expected: What it should have given.
+        wrong: Which of them are wrong.
+
+    Example:
+        >>> x = np.array([1.0, -2.0, 3.0, -4.0])
+        >>> name_pattern(x, abs(x), x, x < 0)
+        'wrong only where the argument is below zero'
+    """
+    if x.ndim == 2 and x.shape[0] == x.shape[1] and np.allclose(got.T, expected, rtol=1e-4):
+        return "the derivative is transposed"
+    some = wrong.any() and not wrong.all() and min(wrong.sum(), (~wrong).sum()) > 1
+    if np.iscomplexobj(x) or not some:
+        return ""
+    if (wrong == (x < 0)).all():
+        return "wrong only where the argument is below zero"
+    if (wrong == (x > 0)).all():
+        return "wrong only where the argument is above zero"
+    sizes = np.abs(x)
+    if sizes[wrong].min() > sizes[~wrong].max():
+        return f"wrong only where the argument is larger than {sizes[~wrong].max():.3g} in size"
+    if sizes[wrong].max() < sizes[~wrong].min():
+        return f"wrong only where the argument is smaller than {sizes[~wrong].min():.3g} in size"
+    return ""
+
+
 def _explain(ratio: float, lengths: set[int]) -> str:
     def near(value: float) -> bool:
         return abs(ratio - value) <= _ALIKE * abs(value)

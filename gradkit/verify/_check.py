@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from gradkit._errors import GradientCheckError, describe, did_you_mean
-from gradkit.verify._maps import output_types
-from gradkit.verify._order import MODES, OrderCheck, Roles
-from gradkit.verify._report import Report
-from gradkit.verify._subject import Subject, make_subject, widest
+from gradkit.verify._order import MODES, OrderCheck
+from gradkit.verify._report import Finding, ModeSummary, Report
+from gradkit.verify._roles import Functions, make_roles
+from gradkit.verify._subject import name_of
+from gradkit.verify._wider import Wider
 
 
 def check(
@@ -21,17 +20,21 @@ def check(
     *args: Any,
     reference: Callable[..., Any] | None = None,
     surrogate: Callable[..., Any] | None = None,
+    cotangent_map: Callable[..., Any] | None = None,
     order: int = 1,
     modes: Sequence[str] | None = None,
     seed: int = 0,
+    points: int | Sequence[str] | None = None,
+    domain: Callable[..., Any] | None = None,
+    budget: float | None = None,
 ) -> Report:
-    r"""Compare the derivative of `f` with finite differences, and its modes with each other.
+    r"""Prove the derivative of `f` right or wrong, at the given point and at others.
 
     Floating-point arguments are promoted to float64 for the comparison; where the function or its
     rule insists on its own types, the error bars are those of that precision. Integers, PRNG keys,
     `None`, strings and callables keep their values. Each number that the rule gives is compared
-    with an independent one that has an error bar, and counts as wrong beyond six of them. What
-    cannot be settled is reported as inconclusive, and never as right.
+    with differences that have an error bar, and counts as wrong beyond six of them. What cannot be
+    settled is reported as inconclusive, and never as right.
 
     Besides the numbers: $\langle u, J v \rangle = \langle J^\top u, v \rangle$; linearity in the
     cotangent; types and shapes of the cotangents; that differentiating leaves the value alone; and
@@ -40,16 +43,27 @@ def check(
     `jax.lax.stop_gradient` are held still. Complex arguments count as pairs of real ones, with
     JAX's pairing $\Re \sum u y$.
 
+    Then the same at other points (signs flipped, scales from 1e-20 to 1e5, zeros, ties; where the
+    function is finite), and for rules that JAX did not bring along: eagerly, under `vmap`, `scan`
+    and `checkpoint`, run again, with repeated integers and arrays of other shapes.
+
     Args:
         f: A function of pytrees that returns a pytree. Use `functools.partial` for keywords.
         *args: Its arguments: the point of the check.
         reference: The same function without the custom rule; its value and derivative must agree.
         surrogate: The function whose derivative the rule is meant to have, where it is not the
             derivative of `f` itself (straight-through rules). Replaces `f` in all comparisons.
+        cotangent_map: What the rule is meant to do to the cotangent of the result before it is
+            pulled back, such as `lambda y_bar: -y_bar` for gradient reversal. Takes and returns
+            what has the structure of the result.
         order: Check derivatives up to this order.
         modes: `("reverse",)`, `("forward",)` or both, to insist on them. Default: those that exist.
             A rule without forward mode, or a `while_loop` without reverse mode, is not wrong.
-        seed: Seed of the directions.
+        seed: Seed of directions and points.
+        points: How many other points to look at, or their labels. Default: all; 0 for none.
+        domain: `domain(*args)` tells whether the function is meant for these arguments. Without
+            it, every point counts at which the function returns finite numbers.
+        budget: Seconds after which nothing new is begun; a note says what was left out.
 
     Returns:
         A `Report`: `report.ok`, `report.findings`, `report.to_dict()`, `print(report)`.
@@ -70,30 +84,31 @@ def check(
         >>> gradkit.verify.check(square, 3.0).findings[0].cause
         'a factor of 2 is missing'
     """
+    started = time.perf_counter()
     modes = _read_modes(modes)
+    points = _read_points(points)
     if not isinstance(order, int) or order < 1:
         raise ValueError(describe("order= of check", expected="1, 2, ...", got=repr(order)))
-    subjects = _subjects(f, args, "the function under check")
-    others = [
-        _subjects(g, args, what) if g is not None else ()
-        for g, what in ((surrogate, "surrogate="), (reference, "reference="))
-    ]
-    roles = Roles(subjects, others[0] or subjects, *others)
+    functions = Functions(f, reference, surrogate, cotangent_map, domain)
+    wider = Wider(functions, args, seed, points, budget, started)
     done: list[OrderCheck] = []
-    current: OrderCheck | None = OrderCheck(roles, 1, seed, modes)
+    current: OrderCheck | None = OrderCheck(make_roles(functions, args), 1, seed, modes)
     while current is not None:
         current.run()
         done.append(current)
+        if not current.findings and current.given:
+            wider.run(current)
         current = current.next_check() if len(done) < order else None
     return Report(
         name=name_of(f),
-        findings=tuple(finding for c in done for finding in c.findings),
+        findings=(*(finding for c in done for finding in c.findings), *wider.findings),
         inconclusive=tuple(finding for c in done for finding in c.inconclusive),
-        notes=tuple(dict.fromkeys(note for c in done for note in c.notes)),
-        modes=tuple(summary for c in done for summary in c.summaries),
+        notes=tuple(dict.fromkeys([*(note for c in done for note in c.notes), *wider.notes])),
+        modes=tuple(_worse(s, wider.findings) for c in done for s in c.summaries),
         order=order,
         seed=seed,
         precision=_precision(done),
+        points=tuple(dict.fromkeys(wider.labels)),
     )
 
 
@@ -122,13 +137,6 @@ def assert_gradients(f: Callable[..., Any], *args: Any, **options: Any) -> Repor
     return report
 
 
-def name_of(f: Any) -> str:
-    """The name by which a report calls a function."""
-    while isinstance(f, functools.partial):
-        f = f.func
-    return getattr(f, "__qualname__", None) or getattr(f, "__name__", None) or type(f).__name__
-
-
 def _read_modes(modes: Sequence[str] | None) -> Sequence[str] | None:
     if modes is None:
         return None
@@ -145,42 +153,27 @@ def _read_modes(modes: Sequence[str] | None) -> Sequence[str] | None:
     return modes
 
 
-def _subjects(f: Callable[..., Any], args: Sequence[Any], role: str) -> list[Subject]:
-    """The function in float64, where it runs in that, and in the types of its arguments."""
-    native = make_subject(f, args, wide=False)
-    if not native.point:
-        raise TypeError(
-            describe(
-                f"nothing to differentiate: {name_of(f)!r} got no floating-point argument",
-                expected="at least one float or complex array or scalar among its arguments",
-                got=", ".join(type(a).__name__ for a in args) or "no arguments",
-            )
-        )
-    try:
-        y = output_types(native)
-    except Exception as error:
-        error.add_note(f"gradkit: raised by {role}, {name_of(f)!r}, at the point of the check")
-        raise
-    if not y:
-        raise TypeError(
-            describe(
-                f"nothing to differentiate: {name_of(f)!r} returned no floating-point result",
-                expected="at least one float or complex array or scalar in its result",
-            )
-        )
-    if all(x.dtype == jnp.dtype(widest(x.dtype)) for x in native.point):
-        return [native]
-    with jax.enable_x64(True):
-        wide = make_subject(f, args, wide=True)
-        try:
-            output_types(wide)
-        except Exception:  # it insists on its own types
-            return [native]
-    return [wide, native]
+def _read_points(points: int | Sequence[str] | None) -> int | Sequence[str] | None:
+    if isinstance(points, str):
+        points = (points,)
+    if points is None or (isinstance(points, int) and points >= 0):
+        return points
+    if isinstance(points, Sequence) and all(isinstance(label, str) for label in points):
+        return tuple(points)
+    expected = "a number of other points to look at, 0, 1, ...; or their labels"
+    raise ValueError(describe("points= of check", expected=expected, got=repr(points)))
+
+
+def _worse(summary: ModeSummary, found: Sequence[Finding]) -> ModeSummary:
+    """A summary of the given point, with what was found at other points counted in."""
+    concerned = any(f.mode in (summary.mode, "both") and f.order == summary.order for f in found)
+    if concerned and summary.verdict != "not available":
+        return replace(summary, verdict="wrong")
+    return summary
 
 
 def _precision(done: Sequence[OrderCheck]) -> str:
     """The type in which the derivatives were computed."""
-    maps = [images for c in done for images in c.maps]
-    subject = maps[0].map.subject if maps else done[0].roles.subjects[0]
+    maps = [derivative for c in done for derivative in c.maps]
+    subject = maps[0].subject if maps else done[0].roles.subjects[0]
     return ", ".join(sorted({x.dtype.name for x in subject.point}))

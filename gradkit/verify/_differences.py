@@ -62,29 +62,45 @@ def full_ladder(precision: Precision) -> np.ndarray:
 
 
 class Line:
-    """Functions along one direction: `evaluate(t)` returns their values at `x + t d`.
+    """Functions along one direction: `evaluate(steps)` returns their values at `x + t d`.
 
     Args:
-        evaluate: Returns float64 numbers, a row for each of several samples and a column for each
-            function. Samples differ in points that are shifted by about one rounding: coarse
-            arithmetic turns a function into stairs, and an average over their steps is smooth
-            again, with a scatter that tells its error.
+        evaluate: Returns float64 numbers by step, sample and function. Samples differ in points
+            that are shifted by about one rounding: coarse arithmetic turns a function into stairs,
+            and an average over their steps is smooth again, with a scatter that tells its error.
         size: The size of the terms that each value at zero sums up, for its rounding error.
         precision: How accurately `evaluate` computes.
     """
 
     def __init__(
-        self, evaluate: Callable[[float], np.ndarray], size: np.ndarray, precision: Precision
+        self, evaluate: Callable[[np.ndarray], np.ndarray], size: np.ndarray, precision: Precision
     ):
         self._evaluate = evaluate
         self._size = size
         self._precision = precision
         self._known: dict[float, np.ndarray] = {}
 
-    def _at(self, t: float) -> np.ndarray:
-        if t not in self._known:
-            self._known[t] = self._evaluate(t)
-        return self._known[t]
+    def _at(self, steps: np.ndarray) -> np.ndarray:
+        new = np.array([t for t in steps if t not in self._known])
+        if new.size:
+            self._known.update(zip(new.tolist(), self._evaluate(new), strict=True))
+        return np.stack([self._known[t] for t in steps])
+
+    @property
+    def slopes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The steps of central differences, falling, and the quotients by step and function."""
+        steps = full_ladder(self._precision)
+        values = self._at(np.concatenate([steps, -steps])).mean(axis=1)
+        rises = values[: len(steps)] - values[len(steps) :]
+        return steps, rises / (2 * steps[:, None])
+
+    @property
+    def noise(self) -> np.ndarray:
+        """How far each function is from a straight line over the shortest steps."""
+        steps = full_ladder(self._precision)
+        values = self._at(np.concatenate([[0.0], steps, -steps])).mean(axis=1, keepdims=True)
+        ahead, behind = values[1 : len(steps) + 1], values[len(steps) + 1 :]
+        return _second_differences(ahead, values[0], behind)
 
     @cached_property
     def short(self) -> Estimate:
@@ -97,13 +113,17 @@ class Line:
         return self._estimate(full_ladder(self._precision), measure_noise=True)
 
     def _estimate(self, steps: np.ndarray, *, measure_noise: bool) -> Estimate:
-        ahead = np.stack([self._at(h) for h in steps])
-        behind = np.stack([self._at(-h) for h in steps])
-        here = self._at(0.0)
+        values = self._at(np.concatenate([[0.0], steps, -steps]))
+        here, ahead, behind = values[0], values[1 : len(steps) + 1], values[len(steps) + 1 :]
         with np.errstate(invalid="ignore", over="ignore"):
             floor = np.zeros_like(self._size)
             if here.shape[0] == 1:
-                floor = 0.5 * self._precision.eps * self._size
+                # Rounding of the value; and of what is computed on the way to it, which is as if
+                # the argument were rounded: a step of one moves it by about its own size.
+                slopes = np.abs(ahead - behind).mean(axis=1) / (2 * steps[:, None])
+                floor = self._precision.eps * np.maximum(
+                    0.5 * self._size, np.nan_to_num(np.median(slopes[len(steps) // 2 :], axis=0))
+                )
                 if measure_noise:
                     floor = np.maximum(floor, _second_differences(ahead, here, behind))
             return _combine(

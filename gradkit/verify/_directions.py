@@ -17,10 +17,14 @@ EVERYWHERE = "all arguments"
 
 @dataclass(frozen=True)
 class Direction:
-    """A tangent, one float64 array a leaf, and the name of the argument that it moves."""
+    """A tangent, one float64 array a leaf, and the name of the argument that it moves.
+
+    `index` is the coordinate, if it moves a single one.
+    """
 
     name: str
     tangents: tuple[np.ndarray, ...]
+    index: tuple[int, ...] | None = None
 
     @property
     def is_joint(self) -> bool:
@@ -98,6 +102,33 @@ def make_directions(
         if group
     ]
     return [*(Direction(EVERYWHERE, d) for d in joint), *single]
+
+
+def unit_directions(point: Sequence[np.ndarray], names: Sequence[str]) -> list[Direction]:
+    """One direction for each coordinate of each argument, as long as that is small.
+
+    A complex number has two.
+    """
+    found: list[Direction] = []
+    for slot, x in enumerate(point):
+        for index in np.ndindex(x.shape):
+            size = abs(x[index]) if x[index] != 0 and np.isfinite(x[index]) else leaf_scale(x)
+            for unit in (1.0, 1j) if np.iscomplexobj(x) else (1.0,):
+                tangents = [np.zeros_like(other) for other in point]
+                tangents[slot][index] = unit * _power_of_two(size)
+                found.append(Direction(names[slot], tuple(tangents), index if x.ndim else None))
+    return found
+
+
+def unit_cotangents(outputs: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
+    """One cotangent for each coordinate of the outputs."""
+    found: list[list[np.ndarray]] = []
+    for slot, y in enumerate(outputs):
+        for index in np.ndindex(y.shape):
+            cotangent = [np.zeros_like(other) for other in outputs]
+            cotangent[slot][index] = 1.0 / np.clip(leaf_scale(y), 2.0**-60, 2.0**60)
+            found.append(cotangent)
+    return found
 
 
 def make_cotangents(rng: np.random.Generator, outputs: Sequence[Any]) -> list[list[np.ndarray]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from gradkit.verify._dither import shifted_points
 from gradkit.verify._maps import Map, UnavailableError
-from gradkit.verify._precision import COARSE, Precision, read_precision, trace
+from gradkit.verify._precision import COARSE, Precision
 from gradkit.verify._subject import Subject, all_finite, as_numpy
 
 Vectors = Sequence[Sequence[np.ndarray]]
@@ -22,6 +23,7 @@ class Images:
 
     Attributes:
         map: The map, at the precision that worked.
+        point: Where, in float64.
         vectors: What it was applied to: cotangents in reverse mode, tangents in forward mode.
         values: Their images, in float64; averages around the point in coarse arithmetic.
         output: The output of the function that came with them.
@@ -29,6 +31,7 @@ class Images:
     """
 
     map: Map
+    point: Sequence[np.ndarray]
     vectors: Vectors
     values: list[list[np.ndarray]]
     output: list[np.ndarray]
@@ -41,10 +44,7 @@ class Images:
     @cached_property
     def precision(self) -> Precision:
         """How accurately the map computes."""
-        subject = self.map.subject
-        with subject.precision_scope():
-            program = trace(self.map.raw, subject.point, self.map.cast(self.vectors[0]))
-            return read_precision(program, subject.point)
+        return self.map.precision
 
     @cached_property
     def tolerance(self) -> float:
@@ -76,47 +76,65 @@ class Images:
         self, vectors: Sequence[np.ndarray], point: Sequence[np.ndarray] | None = None
     ) -> list[np.ndarray]:
         """The image of other vectors, or of these at another point (float64)."""
-        return [as_numpy(v) for v in self.map(vectors, point)[1]]
+        return [as_numpy(v) for v in self.map(vectors, self.point if point is None else point)[1]]
 
     def average(self, vectors: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The image of other vectors at the point; in coarse arithmetic, averaged around it."""
         if not self.is_averaged:
             return self.apply(vectors)
-        points = shifted_points(self.map.subject.point, self.precision.eps)
+        points = shifted_points(self.point, self.precision.eps)
         around = [self.apply(vectors, point) for point in points]
         return [np.mean(leaves, axis=0) for leaves in zip(*around, strict=True)]
 
 
-def make_images(subjects: Sequence[Subject], mode: str, vectors: Vectors, due: Precision) -> Images:
-    """Apply the map of the first subject for which it works.
+def make_map(subjects: Sequence[Subject], mode: str, *, start: bool = True) -> Map:
+    """The map of the first subject for which there is one.
 
     Args:
         subjects: The same function at falling precision. A rule that insists on the types that
             its author had in mind fails in float64, and is then checked in those.
         mode: `"reverse"` or `"forward"`.
-        vectors: Cotangents or tangents.
-        due: The precision that the user may expect of the rule.
+        start: Begin to compile it.
 
     Raises:
         UnavailableError: If the mode does not exist.
         Exception: Whatever the rule raises at the last precision.
     """
-    for subject in subjects[:-1]:
+    for i, subject in enumerate(subjects):
+        derivative = Map(subject, mode)
         try:
-            return _images(subject, mode, vectors, due)
+            derivative.prepare()
+            if start:
+                derivative.start()
+            return derivative
         except UnavailableError:
             raise
         except Exception:  # rules are free to refuse float64 with whatever exception they like
-            continue
-    return _images(subjects[-1], mode, vectors, due)
+            if i == len(subjects) - 1:
+                raise
+    raise AssertionError
 
 
-def _images(subject: Subject, mode: str, vectors: Vectors, due: Precision) -> Images:
-    derivative = Map(subject, mode)
-    results = [derivative(v) for v in vectors]
+def make_images(
+    derivative: Map, vectors: Vectors, due: Precision, point: Sequence[Any] | None = None
+) -> Images:
+    """Apply a map.
+
+    Args:
+        derivative: The map.
+        vectors: Cotangents or tangents.
+        due: The precision that the user may expect of the rule.
+        point: Where. Default: the map's own point.
+
+    Raises:
+        UnavailableError: If the mode turns out not to exist.
+        Exception: Whatever the rule raises.
+    """
+    point = [as_numpy(x) for x in (derivative.subject.point if point is None else point)]
+    results = [derivative(v, point) for v in vectors]
     values = [[as_numpy(x) for x in image] for _, image in results]
     output = [as_numpy(y) for y in results[0][0]]
-    images = Images(derivative, vectors, values, output, due)
+    images = Images(derivative, point, vectors, values, output, due)
     if images.is_averaged:
         images = replace(images, values=[images.average(v) for v in vectors])
     return images

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax.numpy as jnp
 import numpy as np
 
 from gradkit.verify import _neighbours as neighbours
-from gradkit.verify._causes import name_cause
+from gradkit.verify._causes import name_cause, name_pattern
 from gradkit.verify._compare import Comparison
 from gradkit.verify._directions import EVERYWHERE
+from gradkit.verify._locate import locate
 from gradkit.verify._neighbours import Neighbours
 from gradkit.verify._report import Finding
-from gradkit.verify._subject import as_numpy, pair_size
+from gradkit.verify._subject import pair_size
 from gradkit.verify._truth import Truth
 
 _MOST_JUDGED = 3  # comparisons of one argument that are looked at closely, the worst ones
@@ -45,6 +46,8 @@ class Judge:
         truth: What the rule was compared with.
         order: Order of the derivative.
         seed: Seed of the neighbouring points.
+        asked: How many of the cotangents have to be settled. The others look at single numbers,
+            which may be next to nothing beside the rest.
         findings: Filled with what is wrong.
         inconclusive: Filled with what cannot be settled.
         notes: Filled with what is worth knowing.
@@ -54,6 +57,7 @@ class Judge:
     truth: Truth
     order: int
     seed: int
+    asked: int
     findings: list[Finding] = field(default_factory=list)
     inconclusive: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -71,13 +75,20 @@ class Judge:
             if self._is_kink(group, comparisons, shared):
                 self.kinks.add(name[0])
         self._judge_agreements_at_kinks([c for c in comparisons if c.kinked and c.agrees])
-        blunt = [c for c in comparisons if c.agrees and not c.settled]
+        blunt = [
+            c
+            for c in comparisons
+            if c.agrees and not c.settled and c.weight < self.asked and c.direction.index is None
+        ]
         for (_, mode), group in _groups(blunt).items():
-            unsettled = next((c for c in group if not self._is_flat(c)), None)
+            unsettled = [c for c in group if not self._is_flat(c)]
+            unsettled = next((c for c in unsettled if not self._is_at_jump(c)), None)
             if unsettled is not None:
                 self.inconclusive.append(self._finding("gradient", unsettled, mode, _BLUNT))
         for name in sorted((self.kinks - {EVERYWHERE}) or self.kinks):
-            self.notes.append(f"{name} is at a kink, where the rule picks one of the derivatives")
+            self.notes.append(
+                f"{name} is at a kink or jump, where the rule picks one of the derivatives nearby"
+            )
 
     def _judge_agreements_at_kinks(self, agreeing: Sequence[Comparison]) -> None:
         """Look again at what lies between one-sided derivatives: many wrong ones do as well.
@@ -99,7 +110,7 @@ class Judge:
         beside that. But it is small beside the derivative a step away. A derivative that is as
         tiny there as well is a real one that rounding hides, and cannot be called right.
         """
-        point = [as_numpy(x) for x in c.images.map.subject.point]
+        point = c.images.point
         vectors = c.images.vectors[c.index]
         sizes = [c.size]
         for t in (0.25, -0.25):
@@ -112,6 +123,13 @@ class Judge:
         largest = max(s for s in sizes if np.isfinite(s))
         return largest == 0 or c.tolerance <= 1e-3 * largest
 
+    def _is_at_jump(self, c: Comparison) -> bool:
+        """Do differences fail here alone, where the rule does what is right at nearby points?"""
+        found = self._neighbours(c).confirms(c.direction, c.weight)
+        if found:
+            self.kinks.add(c.direction.name)
+        return found
+
     def _is_kink(
         self,
         group: Sequence[Comparison],
@@ -122,15 +140,17 @@ class Judge:
         for c in group[:_MOST_JUDGED]:
             mode = "both" if _place(c) in shared else c.images.mode
             verdict = self._neighbours(c).judge(c.direction, c.weight)
-            if verdict == neighbours.KINK:
+            if verdict in (neighbours.KINK, neighbours.JUMP):
                 continue
             if verdict == neighbours.UNSETTLED or self.truth.hidden_stops:
                 message = _UNSETTLED if verdict == neighbours.UNSETTLED else _HIDDEN_STOP
                 self.inconclusive.append(self._finding("gradient", c, mode, message))
             else:
                 kind, message = _MESSAGES[verdict]
-                cause = _cause(c, comparisons) if kind == "gradient" else ""
-                self.findings.append(self._finding(kind, c, mode, message, cause))
+                finding = self._finding(kind, c, mode, message)
+                if kind == "gradient":
+                    finding = self._explain(finding, c, comparisons)
+                self.findings.append(finding)
             return False
         return True
 
@@ -140,11 +160,35 @@ class Judge:
             self._around[key] = Neighbours(c.images, c.index, self.truth, self.seed)
         return self._around[key]
 
-    def _finding(
-        self, kind: str, c: Comparison, mode: str, message: str, cause: str = ""
-    ) -> Finding:
+    def _finding(self, kind: str, c: Comparison, mode: str, message: str) -> Finding:
         numbers = (c.expected, c.got, c.error, c.bar)
-        return Finding(kind, mode, self.order, c.direction.name, message, *numbers, cause)
+        return Finding(kind, mode, self.order, c.direction.name, message, *numbers)
+
+    def _explain(
+        self, finding: Finding, c: Comparison, comparisons: Sequence[Comparison]
+    ) -> Finding:
+        """Add the coordinate, the cause and the evidence."""
+        names = c.images.map.subject.names
+        where = locate(self.truth, c, names)
+        cause = _cause(c, comparisons)
+        if not cause and where.wrong is not None:
+            assert where.got is not None
+            assert where.expected is not None
+            x = self.truth.point[names.index(c.direction.name)]
+            cause = name_pattern(x, where.got, where.expected, where.wrong)
+        kind, message = finding.kind, finding.message
+        if c.images.is_coarse and c.error <= 8 * c.images.precision.eps * c.size:
+            kind, message = "precision", "the derivative is less accurate than its function"
+        if where.wrong is not None and where.index is not None:
+            message += f" ({where.wrong.sum()} of {where.wrong.size} coordinates are wrong)"
+        return replace(
+            finding,
+            kind=kind,
+            message=message,
+            cause=cause,
+            index=where.index,
+            evidence=where.evidence,
+        )
 
 
 def _place(c: Comparison) -> tuple[int, int]:
@@ -170,7 +214,11 @@ def _groups(
     Where both modes say the same, forward mode needs no judgement of its own.
     """
     groups: dict[tuple[str, str], list[Comparison]] = {}
-    for c in sorted(comparisons, key=lambda c: (c.direction.is_joint, -c.ratio)):
+
+    def rank(c: Comparison) -> tuple:
+        return c.direction.is_joint, c.direction.index is not None, min(c.weight, 2), -c.ratio
+
+    for c in sorted(comparisons, key=rank):
         if not (shared and c.images.mode == "forward" and _place(c) in shared):
             groups.setdefault((c.direction.name, c.images.mode), []).append(c)
     return groups
@@ -179,7 +227,7 @@ def _groups(
 def _cause(c: Comparison, comparisons: Sequence[Comparison]) -> str:
     """What the numbers of all comparisons of the same argument have in common."""
     same = [o for o in comparisons if o.images is c.images and o.direction.name == c.direction.name]
-    shapes = [x.shape for x in c.images.map.subject.point]
+    shapes = [x.shape for x in (*c.images.map.subject.point, *c.images.output)]
     cause = name_cause([o.got for o in same], [o.expected for o in same], shapes)
     if not cause and c.images.is_coarse:
         coarse, due = (p.dtype for p in (c.images.precision, c.images.due))

@@ -17,16 +17,17 @@ import numpy as np
 from gradkit.verify._differences import BARS
 from gradkit.verify._directions import Direction, random_step
 from gradkit.verify._images import Images
-from gradkit.verify._subject import all_finite, as_numpy, pair, pair_size
+from gradkit.verify._subject import all_finite, pair, pair_size
 from gradkit.verify._truth import Truth
 
 _PAIRS = 12  # antithetic pairs of points: each kink is met from both sides
 _CONFIRMED = 3  # points at which differences are taken again
 _LARGEST_BASIS = 100_000  # numbers beyond which the span of the jumps is not computed
 
-PERSISTS, KINK, OUTSIDE, ISOLATED, UNSETTLED = (
+PERSISTS, KINK, JUMP, OUTSIDE, ISOLATED, UNSETTLED = (
     "persists",
     "kink",
+    "jump",
     "outside",
     "isolated",
     "unsettled",
@@ -60,7 +61,7 @@ class Neighbours:
     @cached_property
     def points(self) -> list[list[np.ndarray]]:
         rng = np.random.default_rng(self.seed)
-        point = [as_numpy(x) for x in self.images.map.subject.point]
+        point = self.images.point
         radius = _radius(self.images)
         steps = [random_step(rng, point, radius) for _ in range(_PAIRS)]
         return [
@@ -88,7 +89,7 @@ class Neighbours:
         if not inside:
             return OUTSIDE if jumps else ISOLATED
         if not jumps:
-            return UNSETTLED
+            return JUMP if self.confirms(direction, weight) else UNSETTLED
         return KINK if self._follows_the_jumps() else OUTSIDE
 
     def strays(self) -> bool:
@@ -97,6 +98,16 @@ class Neighbours:
             return False
         inside, jumps = self._compare_with_box()
         return jumps and not (inside and self._follows_the_jumps())
+
+    def confirms(self, direction: Direction, weight: int) -> bool:
+        """Is the image that of the neighbours, and right at all of those that were tried?
+
+        So it is where a function jumps: there are no differences at such a point.
+        """
+        if len(self.around) < _PAIRS:
+            return False
+        inside, jumps = self._compare_with_box()
+        return inside and not jumps and self._count(direction, weight, sharply=True) == _CONFIRMED
 
     def _along(self, image: Sequence[np.ndarray], direction: Direction, weight: int) -> float:
         if self.images.mode == "reverse":
@@ -110,14 +121,22 @@ class Neighbours:
 
     def _mismatches(self, direction: Direction, weight: int) -> int:
         """At how many neighbours the rule disagrees with differences taken there."""
+        tried = len(self.around[:_CONFIRMED])
+        return tried - self._count(direction, weight, sharply=False)
+
+    def _count(self, direction: Direction, weight: int, *, sharply: bool) -> int:
+        """At how many neighbours the rule agrees with differences, sharp ones if need be."""
         count = 0
         for point, image in self.around[:_CONFIRMED]:
             got = self._along(image, direction, weight)
+            size = max(self._size(image, direction, weight), abs(got))
             estimate = self.truth.line(direction, point).full
-            tolerance = BARS * estimate.bar[weight] + self.images.tolerance * max(
-                self._size(image, direction, weight), abs(got)
-            )
-            count += bool(estimate.distance(np.full_like(estimate.low, got))[weight] > tolerance)
+            tolerance = BARS * estimate.bar[weight] + self.images.tolerance * size
+            off = estimate.distance(np.full_like(estimate.low, got))[weight]
+            # A derivative of exactly zero is that of stairs; it has no size to be measured by.
+            scale = max(self.truth.sizes[weight], 1.0)  # cotangents make outputs about that large
+            sharp = tolerance <= (0.01 * size if size else 1e-6 * scale)
+            count += bool(off <= tolerance and (sharp or not sharply))
         return count
 
     @cached_property
@@ -128,6 +147,15 @@ class Neighbours:
     def _matrix(self) -> np.ndarray:
         return np.stack([_flatten(image) for _, image in self.around])
 
+    @cached_property
+    def _size_further_off(self) -> float:
+        """The largest number of an image a step away, beside which one in here may be nothing."""
+        rng = np.random.default_rng(self.seed)
+        step = random_step(rng, self.images.point, 0.5)
+        point = [x + d for x, d in zip(self.images.point, step, strict=True)]
+        image = _flatten(self.images.apply(self.images.vectors[self.index], point))
+        return float(np.abs(image).max(initial=0.0)) if np.isfinite(image).all() else 0.0
+
     def _margin(self) -> float:
         # Between neighbours a smooth gradient changes by its curvature times the radius.
         return max(1e-4, 16 * _radius(self.images))
@@ -137,6 +165,7 @@ class Neighbours:
         low, high = self._matrix.min(axis=0), self._matrix.max(axis=0)
         size = np.maximum(np.abs(low), np.abs(high))
         slack = self._margin() * (size + 1e-3 * size.max(initial=0.0)) + 0.01 * (high - low)
+        slack += 2 * _radius(self.images) * self._size_further_off
         inside = (self._own >= low - slack) & (self._own <= high + slack)
         # A neighbour that lies across a kink differs by a share of the number, not by a trifle.
         jumps = (high - low) > 8 * self._margin() * (size + 1e-3 * size.max(initial=0.0))

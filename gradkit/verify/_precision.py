@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 
 # Spacing around one from which on rounding turns functions into stairs: bfloat16 and float16.
 COARSE = 1e-4
+# And below which rounding is no concern: float64.
+FINE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,13 @@ def inner_programs(eqn: Any) -> Iterator[Any]:
                 yield item
 
 
+def count_numbers(jaxpr: Any) -> int:
+    """How many numbers a program reads and writes, loops counted once: a measure of its cost."""
+    variables = (v for eqn in jaxpr.eqns for v in (*eqn.invars, *eqn.outvars))
+    own = sum(math.prod(getattr(v.aval, "shape", ())) for v in variables)
+    return own + sum(count_numbers(inner) for eqn in jaxpr.eqns for inner in inner_programs(eqn))
+
+
 def _equations(jaxpr: Any) -> Iterator[Any]:
     for eqn in jaxpr.eqns:
         yield eqn
@@ -52,9 +62,9 @@ def coarsest(dtypes: Sequence[Any]) -> Any:
     return max(dtypes, key=lambda dtype: float(jnp.finfo(dtype).eps))
 
 
-def _fed_equations(jaxpr: Any) -> Iterator[Any]:
+def _fed_equations(jaxpr: Any, inputs: Sequence[Any]) -> Iterator[Any]:
     """The equations that the inputs reach, inner programs whole; the others are constants."""
-    reached = set(jaxpr.invars)
+    reached = set(inputs)
     for eqn in jaxpr.eqns:
         if not any(v in reached for v in eqn.invars if not hasattr(v, "val")):
             continue
@@ -83,17 +93,19 @@ def trace(call: Callable[..., Any], *operands: Any) -> Any:
         return None
 
 
-def read_precision(program: Any, leaves: Sequence[Any]) -> Precision:
+def read_precision(program: Any, leaves: Sequence[Any], n_consts: int = 0) -> Precision:
     """Read the `Precision` of a traced program; without one, `leaves` tell what they can.
 
     Args:
-        program: What `trace` returned.
+        program: What `trace` returned: a closed jaxpr.
         leaves: Inputs and outputs of the program.
+        n_consts: How many of the program's first inputs are values that it closes over.
     """
     if program is None:
         return Precision(coarsest([x.dtype for x in leaves]))
-    equations = list(_fed_equations(program.jaxpr))
-    variables = [*program.jaxpr.invars, *(v for eqn in equations for v in eqn.outvars)]
+    inputs = program.jaxpr.invars[n_consts:]
+    equations = list(_fed_equations(program.jaxpr, inputs))
+    variables = [*inputs, *(v for eqn in equations for v in eqn.outvars)]
     dtypes = {getattr(v.aval, "dtype", None) for v in variables}
     dtypes = [d for d in dtypes if d is not None and jnp.issubdtype(d, jnp.inexact)]
     iterates = any(_stops_on_a_number(eqn) for eqn in equations)

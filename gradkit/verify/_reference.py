@@ -10,7 +10,7 @@ from gradkit.verify._differences import BARS
 from gradkit.verify._directions import EVERYWHERE, Direction, leaf_scale
 from gradkit.verify._images import Images
 from gradkit.verify._report import Finding
-from gradkit.verify._subject import as_numpy, pair, pair_size
+from gradkit.verify._subject import pair, pair_size
 from gradkit.verify._truth import Truth
 
 
@@ -24,12 +24,13 @@ def compare_with_reference(
 ) -> Iterator[tuple[bool, Finding]]:
     """Findings, each with whether differences confirm that the rule is the wrong one.
 
-    Before it accuses, a difference is confirmed by differences of the function itself, along the
-    direction in which the two derivatives differ: a reference can be the wrong one, or both can
-    be right at a kink. Numbers of the reference that are not finite accuse nobody.
+    Before it accuses, a difference is confirmed by finite differences along the coordinate in which
+    the two derivatives differ most: a reference can be the wrong one, or both can be right at a
+    kink. Numbers of the reference that are not finite accuse nobody.
     """
     tolerance = max(own.tolerance, other.tolerance)
     seen: set[str] = set()
+    yield from _compare_finite(own, other, order, what)
     for index, (image, reference) in enumerate(zip(own.values, other.values, strict=True)):
         for slot, (a, b) in enumerate(zip(image, reference, strict=True)):
             name = own.map.subject.names[slot] if own.mode == "reverse" else directions[index].name
@@ -38,7 +39,7 @@ def compare_with_reference(
                 continue
             seen.add(name)
             worst = np.unravel_index(np.argmax(np.abs(off)), off.shape)
-            confirmed = own.mode == "forward" or _rule_is_wrong(own, truth, index, slot, off)
+            confirmed = own.mode == "forward" or _rule_is_wrong(own, other, truth, index, slot, off)
             message = f"the derivative disagrees with that of the {what}"
             if not confirmed:
                 message += ", but finite differences do not side with it"
@@ -55,6 +56,15 @@ def compare_with_reference(
                     error=float(abs(off[worst])),
                 ),
             )
+
+
+def _compare_finite(
+    own: Images, other: Images, order: int, what: str
+) -> Iterator[tuple[bool, Finding]]:
+    """A derivative that is not finite where that of the reference is."""
+    if other.all_finite and not own.all_finite:
+        message = f"the derivative is not finite, but that of the {what} is"
+        yield True, Finding("nonfinite", own.mode, order, EVERYWHERE, message)
 
 
 def compare_outputs(
@@ -83,14 +93,22 @@ def _difference(a: np.ndarray, b: np.ndarray, tolerance: float) -> np.ndarray:
     return np.where(matters, a - b, 0.0)
 
 
-def _rule_is_wrong(own: Images, truth: Truth, index: int, slot: int, off: np.ndarray) -> bool:
-    """Do differences along `off` contradict the rule, or leave the reference's word to stand?"""
-    point = [as_numpy(x) for x in own.map.subject.point]
+def _rule_is_wrong(
+    own: Images, other: Images, truth: Truth, index: int, slot: int, off: np.ndarray
+) -> bool:
+    """Do differences where `off` is largest contradict the rule, and not the reference?"""
+    point = own.point
     moves = [np.zeros_like(x) for x in point]
-    moves[slot] = np.conj(off) / np.abs(off).max() * leaf_scale(point[slot])
+    # One coordinate alone: where several are at kinks, they are so in different directions.
+    worst = np.unravel_index(np.argmax(np.abs(off)), off.shape)
+    moves[slot][worst] = np.conj(off[worst]) / np.abs(off[worst]) * leaf_scale(point[slot])
     estimate = truth.line(Direction("", tuple(moves))).full
     got = pair(own.values[index], moves)
     tolerance = BARS * estimate.bar[index] + own.tolerance * pair_size(own.values[index], moves)
     if truth.hidden_stops or not np.isfinite(tolerance):
         return True
-    return bool(estimate.distance(np.full_like(estimate.low, got))[index] > tolerance)
+    theirs = pair(other.values[index], moves)
+    return bool(
+        estimate.distance(np.full_like(estimate.low, got))[index] > tolerance
+        and estimate.distance(np.full_like(estimate.low, theirs))[index] <= tolerance
+    )

@@ -9,14 +9,49 @@ from typing import Any
 VERDICTS = ("ok", "wrong", "inconclusive")
 
 
+GIVEN = "given"
+KINDS = (
+    "gradient",
+    "kink",
+    "isolated",
+    "nonfinite",
+    "precision",
+    "linearity",
+    "adjoint",
+    "structure",
+    "value",
+    "reference",
+    "transformation",
+    "purity",
+    "unavailable",
+    "error",
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a finding rests on, for pictures.
+
+    Attributes:
+        steps: Step sizes of central differences along the direction of the finding, falling.
+        slopes: The difference quotient at each of them.
+        errors: `got - expected` by coordinate of the argument, as rows and columns; an argument
+            with more numbers than a picture has dots is summed up in blocks.
+        shape: Shape of the argument.
+    """
+
+    steps: tuple[float, ...] = ()
+    slopes: tuple[float, ...] = ()
+    errors: tuple[tuple[float, ...], ...] = ()
+    shape: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class Finding:
     """One disagreement, or one question that the check could not settle.
 
     Attributes:
-        kind: `"gradient"`, `"kink"`, `"isolated"` (wrong at this very point only), `"adjoint"`,
-            `"linearity"`, `"structure"`, `"value"`, `"nonfinite"`, `"reference"`, `"error"`
-            or `"unavailable"`.
+        kind: One of `KINDS`; `gradkit explain KIND` tells what each means.
         mode: `"reverse"`, `"forward"` or `"both"`.
         order: 1 for the gradient, 2 for the gradient of the gradient.
         argument: Path of the argument, such as `"args[0]['w']"`; `"all arguments"` for a
@@ -27,6 +62,10 @@ class Finding:
         error: `abs(got - expected)`.
         error_bar: How far the independent value itself may be off.
         cause: What this pattern of numbers usually means; empty when it tells nothing.
+        point: Where: `"given"`, or what was done to the given arguments, such as
+            `"signs flipped"`. `gradkit.verify.point_at(point, *args, seed=seed)` goes there.
+        index: The coordinate of the argument that is wrong, if it is one of many.
+        evidence: The numbers behind it, for pictures.
     """
 
     kind: str
@@ -39,14 +78,24 @@ class Finding:
     error: float | None = None
     error_bar: float | None = None
     cause: str = ""
+    point: str = GIVEN
+    index: tuple[int, ...] | None = None
+    evidence: Evidence | None = None
+
+    @property
+    def where(self) -> str:
+        """The argument, with the coordinate if it is known."""
+        return self.argument + ("" if self.index is None else str(list(self.index)))
 
     def __str__(self) -> str:
         modes = "both modes" if self.mode == "both" else f"{self.mode} mode"
-        head = f"{modes}, order {self.order}, {self.argument}: {self.message}"
+        head = f"{modes}, order {self.order}, {self.where}: {self.message} [{self.kind}]"
         lines = [head]
         if self.expected is not None and self.got is not None:
             bar = "" if self.error_bar is None else f" +- {self.error_bar:.1e}"
             lines += [f"  expected: {self.expected:.9g}{bar}", f"  got:      {self.got:.9g}"]
+        if self.point != GIVEN:
+            lines.append(f"  point:    {self.point}")
         if self.cause:
             lines.append(f"  cause:    {self.cause}")
         return "\n".join(lines)
@@ -105,6 +154,7 @@ class Report:
         order: The highest order that was asked for.
         seed: Seed of the directions.
         precision: The floating-point type that the gradient was computed in.
+        points: Where the gradient was looked at, the given point first.
     """
 
     name: str
@@ -115,6 +165,7 @@ class Report:
     order: int
     seed: int
     precision: str
+    points: tuple[str, ...] = (GIVEN,)
 
     @property
     def verdict(self) -> str:

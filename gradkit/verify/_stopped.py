@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
-
-import jax
 
 from gradkit import _jax_compat as compat
 from gradkit.verify._precision import inner_programs
@@ -29,38 +28,38 @@ def stop_sites(jaxpr: Any) -> frozenset[Site]:
     return frozenset(found)
 
 
-def hold_stopped_values(
-    program: Any, point: Leaves, sites: frozenset[Site]
-) -> tuple[Callable[[Leaves], Leaves], bool]:
-    """A program with the values that `stop_gradient` gives fixed as they are at the point.
+@dataclass(frozen=True)
+class Held:
+    """A program with the values that `stop_gradient` gives fixed as they are at some point.
 
     Its differences agree with the derivative that the program's author asked for.
 
     Args:
         program: Closed jaxpr.
-        point: Its inputs.
         sites: The source lines whose stops count. JAX's own do not: `linalg.solve` stops the
             gradient of its factors, and would not solve anything with those of another matrix.
             Nor do those that only the gradient's program has: they would hide a rule that detaches
             what its derivative needs.
-
-    Returns:
-        The function; and whether it stops more values inside loops and branches, where they
-        cannot be held.
     """
 
-    def record(leaves: Leaves) -> list[Any]:
+    program: Any
+    sites: frozenset[Site]
+
+    @property
+    def hides_stops(self) -> bool:
+        """Are more values stopped inside loops and branches, where they cannot be held?"""
+        return _hides_stops(self.program.jaxpr, self.sites)
+
+    def record(self, leaves: Leaves) -> list[Any]:
+        """The stopped values at a point."""
         stopped: list[Any] = []
-        _evaluate(program, leaves, sites, stopped.append)
+        _evaluate(self.program, leaves, self.sites, stopped.append)
         return stopped
 
-    stopped = jax.jit(record)(point)
-
-    def call(leaves: Leaves) -> Leaves:
+    def call(self, leaves: Leaves, stopped: Sequence[Any]) -> Leaves:
+        """The program at `leaves`, with the stopped values of another point."""
         values = iter(stopped)
-        return _evaluate(program, leaves, sites, lambda _: next(values))
-
-    return call, _hides_stops(program.jaxpr, sites)
+        return _evaluate(self.program, leaves, self.sites, lambda _: next(values))
 
 
 def _site(eqn: Any) -> Site | None:

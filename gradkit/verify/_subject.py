@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,6 +41,13 @@ class Subject:
         with self.precision_scope():
             point = [jnp.asarray((as_numpy(x) + d).astype(x.dtype)) for x, d in pairs]
         return replace(self, point=point)
+
+
+def name_of(f: Any) -> str:
+    """The name by which a report calls a function."""
+    while isinstance(f, functools.partial):
+        f = f.func
+    return getattr(f, "__qualname__", None) or getattr(f, "__name__", None) or type(f).__name__
 
 
 def is_differentiable(leaf: Any) -> bool:

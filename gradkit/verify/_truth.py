@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
+from gradkit.verify._compiled import Compiled
 from gradkit.verify._differences import Line
 from gradkit.verify._directions import Direction
 from gradkit.verify._dither import shifted_points
-from gradkit.verify._maps import compiled_if_possible, output_types
+from gradkit.verify._maps import output_types
 from gradkit.verify._precision import read_precision, trace
-from gradkit.verify._stopped import Site, hold_stopped_values, stop_sites
-from gradkit.verify._subject import Leaves, Subject, all_finite, as_numpy, cast, pair, pair_size
+from gradkit.verify._stopped import Held, Site, stop_sites
+from gradkit.verify._subject import Leaves, Subject, all_finite, as_numpy, cast, pair_size
+
+_MOST_STEPS = 64  # evaluated by one call
+_MOST_NUMBERS = 1 << 20  # outputs that one call holds at once
 
 
 class Primal:
@@ -26,6 +33,7 @@ class Primal:
 
     Attributes:
         subject: The function and its point.
+        jaxpr: Its program, or `None` if it branches on values.
         precision: How accurately it computes.
         sites: The source lines at which its author stopped gradients.
         hidden_stops: Does it stop gradients inside a loop or branch, where they cannot be held
@@ -37,62 +45,136 @@ class Primal:
         self.subject = subject
         with subject.precision_scope():
             program = trace(subject.call, subject.point)
+            self.jaxpr = None if program is None else program.jaxpr
             outputs = output_types(subject)
             self.precision = read_precision(program, [*subject.point, *outputs])
             if sites is None:
                 sites = frozenset() if program is None else stop_sites(program.jaxpr)
             self.sites = sites
-            call, self.hidden_stops = subject.call, False
-            if sites and program is not None:
-                call, self.hidden_stops = hold_stopped_values(program, subject.point, sites)
+            held = Held(program, sites) if sites and program is not None else None
+            self.hidden_stops = held is not None and held.hides_stops
+            size = sum(int(np.prod(y.shape)) for y in outputs)
+            self._capacity = int(np.clip(_MOST_NUMBERS // max(size, 1), 1, _MOST_STEPS))
+            steps = np.zeros(self._capacity, jnp.float64 if subject.wide else jnp.float32)
+            self._along = Compiled(
+                _steps_along(subject.call, held, len(subject.point), outputs),
+                [*subject.point, *subject.point, steps, np.zeros((), np.int32)],
+                "primal",
+            )
+            self._along.start()
+        self._steps = steps
+        self._outputs = outputs
 
-        def along(point: Leaves, tangents: Leaves, t: Any) -> Leaves:
-            moved = zip(point, tangents, strict=True)
-            return call([x + (t * d).astype(x.dtype) for x, d in moved])
-
-        self._along = compiled_if_possible(along)
-        self.output = self.at(subject.point, [np.zeros(x.shape) for x in subject.point], 0.0)
+    @cached_property
+    def output(self) -> list[np.ndarray]:
+        return self.at(self.subject.point)
 
     @property
     def is_finite(self) -> bool:
         return all_finite(self.output)
 
-    def at(self, point: Sequence[Any], tangents: Sequence[Any], t: float) -> list[np.ndarray]:
-        """The outputs at `point + t * tangents`, in float64."""
+    def at(self, point: Sequence[Any]) -> list[np.ndarray]:
+        """The outputs at a point, in float64."""
+        still = [np.zeros(x.shape) for x in self.subject.point]
+        return [y[0] for y in self.along(point, still, np.zeros(1))]
+
+    def along(
+        self, point: Sequence[Any], tangents: Sequence[Any], steps: np.ndarray
+    ) -> list[np.ndarray]:
+        """The outputs at `point + t * tangents` for each t in `steps`, stacked, in float64."""
         own = self.subject.point
+        parts: list[list[np.ndarray]] = []
         with self.subject.precision_scope():
-            return [as_numpy(y) for y in self._along(cast(point, own), cast(tangents, own), t)]
+            operands = *cast(point, own), *cast(tangents, own)
+            for start in range(0, len(steps), self._capacity):
+                part = steps[start : start + self._capacity]
+                padded = self._steps.copy()
+                padded[: len(part)] = part
+                ys = self._along(*operands, padded, np.int32(len(part)))
+                parts.append([as_numpy(y)[: len(part)] for y in ys])
+        return [np.concatenate(ys) for ys in zip(*parts, strict=True)]
+
+
+def _steps_along(
+    call: Callable[[Leaves], Leaves], held: Held | None, n_leaves: int, outputs: Sequence[Any]
+) -> Callable[..., Leaves]:
+    """The program that evaluates a function at several steps along a line, one after the other.
+
+    A loop and not `vmap`: whether the function is right under `vmap` is a question of its own, and
+    the loop needs the memory of one evaluation.
+    """
+
+    def along(*operands: Any) -> Leaves:
+        point, tangents = operands[:n_leaves], operands[n_leaves : 2 * n_leaves]
+        steps, count = operands[2 * n_leaves :]
+        stopped = None if held is None else held.record(list(point))
+
+        def evaluate(t: Any) -> Leaves:
+            moved = [x + (t * d).astype(x.dtype) for x, d in zip(point, tangents, strict=True)]
+            return call(moved) if held is None else held.call(moved, stopped or ())
+
+        def step(i: Any, found: Leaves) -> Leaves:
+            ys = evaluate(steps[i])
+            return [all_.at[i].set(y) for all_, y in zip(found, ys, strict=True)]
+
+        if not isinstance(count, Tracer):  # called as it is: the function needs values
+            rows = [evaluate(t) for t in steps[:count]]
+            return [jnp.stack(ys) for ys in zip(*rows, strict=True)]
+        empty = [jnp.zeros((len(steps), *y.shape), y.dtype) for y in outputs]
+        return jax.lax.fori_loop(0, count, step, empty)
+
+    return along
 
 
 class Truth:
     """What a rule is compared with: a function whose outputs are weighed by fixed cotangents.
 
-    Attributes:
+    Args:
         primal: The function.
-        cotangents: The weights, one float64 array an output leaf each.
+        cotangents: One float64 array an output leaf each.
+        weights: What the rule is meant to make of the cotangents before it pulls them back.
+            Default: the cotangents.
+        point: Where, in float64. Default: the function's own point.
     """
 
-    def __init__(self, primal: Primal, cotangents: Sequence[Sequence[np.ndarray]]):
+    def __init__(
+        self,
+        primal: Primal,
+        cotangents: Sequence[Sequence[np.ndarray]],
+        weights: Sequence[Sequence[np.ndarray]] | None = None,
+        point: Sequence[Any] | None = None,
+    ):
         self.primal = primal
         self.cotangents = cotangents
+        self.weights = cotangents if weights is None else weights
+        self.point = [as_numpy(x) for x in (primal.subject.point if point is None else point)]
+        self.output = primal.output if point is None else primal.at(point)
         self.precision = primal.precision
         self.hidden_stops = primal.hidden_stops
 
     @cached_property
     def sizes(self) -> np.ndarray:
         """The sizes of the terms of each weighed output."""
-        return np.array([pair_size(u, self.primal.output) for u in self.cotangents])
+        return np.array([pair_size(u, self.output) for u in self.weights])
 
     def line(self, direction: Direction, point: Sequence[Any] | None = None) -> Line:
-        """The weighed outputs along a direction through `point`, or through the function's own."""
-        base = self.primal.subject.point if point is None else point
-        bases = shifted_points(base, self.precision.eps)
+        """The weighed outputs along a direction through `point`, or through the own point."""
+        bases = shifted_points(self.point if point is None else point, self.precision.eps)
 
-        def evaluate(t: float) -> np.ndarray:
-            outputs = (self.primal.at(b, direction.tangents, t) for b in bases)
-            return np.array([[pair(u, y) for u in self.cotangents] for y in outputs])
+        def evaluate(steps: np.ndarray) -> np.ndarray:
+            samples = [self.primal.along(b, direction.tangents, steps) for b in bases]
+            return np.stack([self._weigh(outputs) for outputs in samples], axis=1)
 
         return Line(evaluate, self.sizes, self.precision)
+
+    def _weigh(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """A row a step, a column a cotangent."""
+        total: Any = 0.0
+        with np.errstate(invalid="ignore", over="ignore"):
+            for i, y in enumerate(outputs):
+                weights = np.stack([u[i].ravel() for u in self.weights], axis=1)
+                total = total + np.real(y.reshape(len(y), -1) @ weights)
+        return total
 
 
 def first_that_runs(subjects: Sequence[Subject], sites: frozenset[Site] | None = None) -> Primal:

@@ -10,87 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gradkit.cli import app
-
-FILES = {
-    "good/waves.py": """
-        from dataclasses import dataclass
-        import gradkit, jax.numpy as jnp
-        from helper import SCALE
-
-        @dataclass
-        class Settings:
-            scale: float = SCALE
-
-        @gradkit.RegisterGradient("CliWave")
-        def wave_gradient(op, y_bar):
-            return y_bar * jnp.cos(op.inputs[0])
-
-        @gradkit.verify.case(0.5, order=2)
-        @gradkit.verify.case(jnp.arange(3.0), name="vector")
-        @gradkit.custom_gradient
-        def wave(x):
-            return jnp.sin(x), lambda y_bar: y_bar * jnp.cos(x)
-
-        def plain(x, n):
-            return jnp.square(x).sum() * n
-        """,
-    "good/helper.py": "SCALE = 2.0",
-    "good/twin.py": """
-        import gradkit
-
-        @gradkit.RegisterGradient("CliWave")
-        def wave_gradient(op, y_bar):
-            return y_bar
-        """,
-    "wrong/doubled.py": """
-        import gradkit, jax.numpy as jnp
-
-        @gradkit.verify.case(0.5)
-        @gradkit.custom_gradient
-        def doubled(x):
-            return jnp.sin(x), lambda y_bar: 2 * y_bar * jnp.cos(x)
-        """,
-    "raises/failing.py": """
-        import gradkit
-
-        @gradkit.verify.case(0.5)
-        def failing(x):
-            raise ValueError("not today")
-        """,
-    "unsure/unsure.py": """
-        import gradkit, jax.numpy as jnp
-        gradkit.verify.case(-1.0)(logarithm := lambda x: jnp.log(x))
-        """,
-    "package/__init__.py": "",
-    "package/inner.py": """
-        import gradkit
-        from .factor import FACTOR
-
-        @gradkit.verify.case(2.0)
-        def scaled(x):
-            return FACTOR * x
-        """,
-    "package/factor.py": "FACTOR = 3.0",
-    "broken.py": "one = 1\ntwo = one / 0\n",
-    "unreadable.py": "def f(:\n",
-    "leaves.py": "import sys\nsys.exit(3)\n",
-    "caseless.py": "x = 1\n",
-}
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    for name, text in FILES.items():
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(textwrap.dedent(text))
-
-    def invoke(*args):
-        return CliRunner().invoke(app, list(args), env={"COLUMNS": "160"})
-
-    return invoke
+from tests.cli.files import FILES
 
 
 def test_version_names_gradkit_jax_and_device():
@@ -113,12 +33,19 @@ def test_a_wrong_gradient_exits_with_1_and_says_why(run):
     for piece in ("WRONG", "3 cases: 2 ok, 1 wrong", "doubled (case 1)", "expected:", "got:"):
         assert piece in result.output
     assert "too large by a factor of 2" in result.output
+    assert "again: gradkit check wrong/doubled.py:doubled --points 0 --seed 0" in result.output
 
 
 def test_what_raises_could_not_run_and_the_rest_does(run):
     result = run("check", "raises", "good")
     assert result.exit_code == 2
-    for piece in ("could not run", "ValueError: not today", "3 cases: 2 ok, 1 could not run"):
+    for piece in (
+        "could not run",
+        "ValueError: not today",
+        'at raises/failing.py:6, in failing: raise ValueError("not today")',
+        "SystemExit: 0",
+        "4 cases: 2 ok, 2 could not run",
+    ):
         assert piece in result.output
 
 
@@ -126,6 +53,7 @@ def test_inconclusive_is_not_right(run):
     result = run("check", "unsure", "good")
     assert result.exit_code == 3
     assert "3 cases: 2 ok, 1 inconclusive" in result.output
+    assert "the function's value is not finite here" in result.output
 
 
 def test_wrong_outweighs_the_rest(run):
@@ -148,6 +76,32 @@ def test_arguments_in_float64(run):
     assert jax.numpy.ones(2).dtype == "float32"
 
 
+@pytest.mark.parametrize(
+    ("specs", "pieces"),
+    [
+        (["f32[4]"], ["do not fit 'plain'", "missing", "plain(x, n)", "1 argument: float32[4]"]),
+        (["1.0", "2", "3"], ["do not fit 'plain'", "too many", "3 arguments"]),
+        (["f32[2]", "'a'"], ["could not run", "TypeError", "good/waves.py:21, in plain"]),
+        (["3", "3"], ["nothing to differentiate", "no floating-point argument"]),
+    ],
+    ids=["too few", "too many", "wrong type", "integers"],
+)
+def test_arguments_that_do_not_fit_could_not_run(run, specs, pieces):
+    options = [word for spec in specs for word in ("--arg", spec)]
+    result = run("check", "good/waves.py:plain", *options)
+    assert result.exit_code == 2
+    for piece in pieces:
+        assert piece in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_function_without_outputs_could_not_run(run, folder):
+    (folder / "mute.py").write_text("def mute(x): return None\n")
+    result = run("check", "mute.py:mute", "--arg", "1.0")
+    assert result.exit_code == 2
+    assert "returned no floating-point result" in result.output
+
+
 def test_a_module_by_its_name_and_a_file_of_a_package(run):
     assert run("check", "package.inner").exit_code == 0
     del sys.modules["package.inner"], sys.modules["package.factor"], sys.modules["package"]
@@ -163,12 +117,27 @@ def test_checking_a_file_leaves_nothing_behind(run):
     assert not {name for name in set(sys.modules) - modules if "helper" in name or "wave" in name}
 
 
-def test_json(run):
-    result = run("check", "wrong", "raises", "--json")
+def test_an_environment_in_the_folder_is_not_part_of_it(run, folder):
+    packages = folder / "good/venv/lib/site-packages"
+    packages.mkdir(parents=True)
+    (packages / "cli_installed.py").write_text("raise SystemError\n")
+    assert run("check", "good").exit_code == 0
+    (packages / "cli_installed.py").write_text("")
+    script = f"import sys; sys.path.append({str(packages)!r})\nimport cli_installed\n"
+    (folder / "uses.py").write_text(script + textwrap.dedent(FILES["wrong/doubled.py"]))
+    assert run("check", "uses.py").exit_code == 1
+    assert sys.modules.pop("cli_installed")  # as numpy does, it may not bear a second import
+
+
+def test_json(run, folder):
+    result = run("check", "wrong", "raises/failing.py", "--json", "--output", "found.json")
     assert result.exit_code == 1
+    assert result.stdout == (folder / "found.json").read_text()
     found = json.loads(result.stdout)
     assert found["exit_code"] == 1
+    assert (found["total"], found["interrupted"]) == (2, False)
     wrong, failed = found["results"]
+    assert (wrong["file"], wrong["line"]) == ("wrong/doubled.py", 6)
     assert wrong["verdict"] == "wrong"
     finding = wrong["report"]["findings"][0]
     assert finding["got"] == pytest.approx(2 * finding["expected"])
@@ -176,10 +145,8 @@ def test_json(run):
     assert "not today" in failed["error"]
 
 
-def test_json_is_clean_when_the_file_prints(run, tmp_path):
-    (tmp_path / "loud.py").write_text(
-        "print('hello')\n" + textwrap.dedent(FILES["wrong/doubled.py"])
-    )
+def test_json_is_clean_when_the_file_prints(run, folder):
+    (folder / "loud.py").write_text("print('hello')\n" + textwrap.dedent(FILES["wrong/doubled.py"]))
     result = run("check", "loud.py", "--json")
     assert json.loads(result.stdout)["exit_code"] == 1
     assert "hello" in result.stderr

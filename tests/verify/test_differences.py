@@ -29,9 +29,10 @@ SMOOTH = {
 
 
 def line_of(function, precision=FINE):
-    return Line(
-        lambda t: np.array([[function(t)]], float), np.array([abs(function(0.0))]), precision
-    )
+    def evaluate(steps):
+        return np.array([[[function(t)]] for t in steps], float)
+
+    return Line(evaluate, np.array([abs(function(0.0))]), precision)
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -97,8 +98,8 @@ def test_samples_see_through_the_stairs_of_coarse_arithmetic():
     shifts = rng.uniform(-0.05, 0.05, 32)
     precision = Precision(jnp.bfloat16)
 
-    def stairs(t):
-        return np.round(np.sin(0.5 + t + shifts) * 64)[:, None] / 64
+    def stairs(ts):
+        return np.round(np.sin(0.5 + ts[:, None] + shifts) * 64)[..., None] / 64
 
     estimate = Line(stairs, np.array([0.5]), precision).full
     assert estimate.distance(np.array([np.cos(0.5)]))[0] <= 6 * estimate.bar[0]

@@ -1,0 +1,59 @@
+"""The public names, in one place; the package imports this when one of them is asked for."""
+
+from gradkit import verify
+from gradkit._custom import custom_gradient
+from gradkit._define import op
+from gradkit._errors import (
+    ClosureGradientError,
+    CotangentError,
+    ForwardModeError,
+    GradientCheckError,
+    GradkitError,
+    OverrideKeyError,
+    OverrideValueError,
+    RegistryError,
+    RuleError,
+    UnknownAttributeError,
+    UnknownGradientError,
+    UnusedOverrideWarning,
+)
+from gradkit._override import gradient_override_map, override
+from gradkit._registry import (
+    NotDifferentiable,
+    Op,
+    RegisterGradient,
+    get_gradient,
+    registered_gradients,
+    registry_scope,
+)
+from gradkit._survey import overridable_ops
+from gradkit.verify import assert_gradients, check
+
+__all__ = [
+    "ClosureGradientError",
+    "CotangentError",
+    "ForwardModeError",
+    "GradientCheckError",
+    "GradkitError",
+    "NotDifferentiable",
+    "Op",
+    "OverrideKeyError",
+    "OverrideValueError",
+    "RegisterGradient",
+    "RegistryError",
+    "RuleError",
+    "UnknownAttributeError",
+    "UnknownGradientError",
+    "UnusedOverrideWarning",
+    "assert_gradients",
+    "check",
+    "custom_gradient",
+    "get_gradient",
+    "gradient_override_map",
+    "op",
+    "overridable_ops",
+    "override",
+    "registered_gradients",
+    "registry_scope",
+    "verify",
+]
