@@ -126,11 +126,33 @@ class Line:
                 )
                 if measure_noise:
                     floor = np.maximum(floor, _second_differences(ahead, here, behind))
+            central = _slope((ahead - behind) / 2, steps, (2, 4), floor)
+            plain = here.shape[0] == 1 and not measure_noise
+            if plain and _is_smooth(ahead, here, behind, steps, central, floor):
+                return Estimate(central[0], central[0], central[1])
             return _combine(
-                _slope((ahead - behind) / 2, steps, (2, 4), floor),
+                central,
                 _slope(ahead - here, steps, (1, 2, 3), 2 * floor),
                 _slope(here - behind, steps, (1, 2, 3), 2 * floor),
             )
+
+
+def _is_smooth(
+    ahead: np.ndarray,
+    here: np.ndarray,
+    behind: np.ndarray,
+    steps: np.ndarray,
+    central: tuple[np.ndarray, np.ndarray],
+    floor: np.ndarray,
+) -> bool:
+    """Is there certainly no kink, so that one-sided slopes need not be looked at?
+
+    The one-sided slopes at the two shortest steps differ by a gap, if there is a kink, and by a
+    curvature proportional to the step, which cancels.
+    """
+    gaps = ((ahead + behind - 2 * here)[-2:, 0]) / steps[-2:, None]
+    gap = np.abs(2 * gaps[1] - gaps[0])
+    return bool((gap <= 1e-7 * np.abs(central[0]) + 4 * floor / steps[-1]).all())
 
 
 def _second_differences(ahead: np.ndarray, here: np.ndarray, behind: np.ndarray) -> np.ndarray:

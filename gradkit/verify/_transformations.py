@@ -123,7 +123,7 @@ def _ways(check: OrderCheck, runs: Runs) -> dict[str, tuple[Callable[..., Any], 
         y, image = raw(list(row[:n_leaves]), list(row[n_leaves:]))
         return [x[None] for x in (*y, *image)]
 
-    return {
+    ways: dict[str, tuple[Callable[..., Any], list[int]]] = {
         "vmap, a batch of 3": (batched(3), [0, 1, 2]),
         "vmap, a batch of 1": (batched(1), [0]),
         "vmap over the vectors alone": (vectors_batched, []),
@@ -131,6 +131,25 @@ def _ways(check: OrderCheck, runs: Runs) -> dict[str, tuple[Callable[..., Any], 
         "lax.scan": (scanned, [0, 1]),
         "jax.checkpoint": (rematerialised, [0]),
     }
+    if runs.derivative.mode == "reverse" and n_leaves > 1:
+        ways["differentiation in one argument at a time"] = (_each_alone(runs), [0])
+    return ways
+
+
+def _each_alone(runs: Runs) -> Callable[..., Any]:
+    """The cotangent of each argument, differentiated in that one: the others have no tangents."""
+    call, n = runs.derivative.subject.call, len(runs.derivative.subject.point)
+
+    def run(*xs: Any) -> Any:
+        point, y_bar = list(xs[:n]), list(xs[n : len(runs.operands[0])])
+        y = call(point)
+        found = []
+        for i, x in enumerate(point):
+            alone = lambda x, i=i: call([*point[:i], x, *point[i + 1 :]])  # noqa: E731
+            found.append(jax.vjp(alone, x)[1](y_bar)[0])
+        return [value[None] for value in (*y, *found)]
+
+    return run
 
 
 def _compare_compiled(check: OrderCheck, runs: Runs) -> Iterator[Finding | str]:

@@ -94,3 +94,19 @@ def test_redefining_a_rule_is_noticed():
     assert check(square, normal(3)).verdict == "wrong"
     square.defvjp(lambda x: (x * x, x), lambda x, g: (2 * x * g,))
     assert check(square, normal(3)).ok
+
+
+def test_wrong_where_one_argument_is_not_differentiated():
+    product = jax.custom_vjp(lambda a, b: a * b)
+
+    def forward(a, b):
+        return a.value * b.value, (a.value, b.value, b.perturbed)
+
+    def backward(residuals, y_bar):
+        a, b, perturbed = residuals
+        return (b if perturbed else 2 * b) * y_bar, a * y_bar
+
+    product.defvjp(forward, backward, symbolic_zeros=True)
+    kinds, text = kinds_and_texts(check(product, normal(3), normal(3)))
+    assert kinds == {"transformation"}
+    assert "one argument at a time" in text
