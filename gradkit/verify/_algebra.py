@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from gradkit.verify._directions import EVERYWHERE, Direction
+from gradkit.verify._directions import EVERYWHERE, Direction, leaf_scale
 from gradkit.verify._images import Images
 from gradkit.verify._report import Finding
 from gradkit.verify._subject import pair, pair_size
@@ -65,16 +65,17 @@ def compare_linear(images: Images, order: int) -> Iterator[Finding]:
         zip(u_image, v_image, combined, nothing, strict=True)
     ):
         name = names[i] if names else EVERYWHERE
+        floor = _rounding(images, i, max(abs(a), abs(b)))
         size = np.abs(a * one) + np.abs(b * two)
         largest = size.max(initial=0.0)
         off = np.abs(both - (a * one + b * two))
-        if not np.isfinite(zero).all() or np.abs(zero).max(initial=0.0) > 1e-6 * largest:
+        if not np.isfinite(zero).all() or np.abs(zero).max(initial=0.0) > 1e-6 * largest + floor:
             message = f"a {what} of zeros does not give zeros"
             cause = "the rule adds a constant"
             if _is_same(one, two) and _is_same(one, both):
                 cause = f"the {what} is not multiplied in"
             yield Finding("linearity", images.mode, order, name, message, cause=cause)
-        elif not _is_small(off, size, images):
+        elif not _is_small(np.maximum(off - floor, 0.0), size, images):
             worst = np.unravel_index(np.argmax(np.nan_to_num(off, nan=np.inf)), off.shape)
             yield Finding(
                 "linearity",
@@ -86,6 +87,18 @@ def compare_linear(images: Images, order: int) -> Iterator[Finding]:
                 got=float(both[worst].real),
                 error=float(off[worst]),
             )
+
+
+def _rounding(images: Images, i: int, factor: float) -> float:
+    """The size of numbers in image `i` that may be all rounding: a right gradient of zero has them.
+
+    A derivative is about as large as the result over the argument; what is smaller by all digits
+    but four is lost in rounding.
+    """
+    if images.mode == "forward":
+        return 1e4 * images.precision.eps * factor * leaf_scale(images.output[i])
+    size = max(pair_size(u, images.output) for u in images.vectors[:2])
+    return 1e4 * images.precision.eps * factor * size / leaf_scale(images.point[i])
 
 
 def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -110,7 +123,8 @@ def compare_adjoint(
             one, two = pair(u, y_dot), pair(x_bar, direction.tangents)
             size = max(pair_size(u, y_dot), pair_size(x_bar, direction.tangents))
             error = abs(one - two)
-            if error > tolerance * size:
+            rounding = 1e4 * reverse.precision.eps * pair_size(u, reverse.output)
+            if error > tolerance * size + rounding:
                 message = "forward mode (expected) and reverse mode (got) give different numbers"
                 finding = Finding(
                     "adjoint", "both", order, direction.name, message, one, two, error

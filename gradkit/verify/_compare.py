@@ -10,6 +10,7 @@ import numpy as np
 from gradkit.verify._differences import BARS, Estimate
 from gradkit.verify._directions import Direction
 from gradkit.verify._images import Images
+from gradkit.verify._precision import FINE
 from gradkit.verify._report import ModeSummary
 from gradkit.verify._subject import pair, pair_size
 from gradkit.verify._truth import Truth
@@ -112,7 +113,9 @@ def _compare_line(
             if not np.isfinite(got):
                 continue
             bar = float(estimate.bar[weight])
-            tolerance = float(BARS * bar + relative * max(sizes[weight], abs(got)))
+            eps = n.images.precision.eps
+            rounding = 64 * eps * (truth.sizes[weight] or 1.0) if eps < FINE else 0.0
+            tolerance = float(BARS * bar + relative * max(sizes[weight], abs(got)) + rounding)
             ends = abs(float(estimate.low[weight])), abs(float(estimate.high[weight]))
             largest = float(max(sizes[weight], abs(got), *ends))
             yield Comparison(

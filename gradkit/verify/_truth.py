@@ -83,16 +83,28 @@ class Primal:
     ) -> list[np.ndarray]:
         """The outputs at `point + t * tangents` for each t in `steps`, stacked, in float64."""
         own = self.subject.point
-        parts: list[list[np.ndarray]] = []
         with self.subject.precision_scope():
             operands = *cast(point, own), *cast(tangents, own)
-            for start in range(0, len(steps), self._capacity):
-                part = steps[start : start + self._capacity]
-                padded = self._steps.copy()
-                padded[: len(part)] = part
-                ys = self._along(*operands, padded, np.int32(len(part)))
-                parts.append([as_numpy(y)[: len(part)] for y in ys])
+            parts = [
+                self._evaluate(operands, steps[start : start + self._capacity])
+                for start in range(0, len(steps), self._capacity)
+            ]
         return [np.concatenate(ys) for ys in zip(*parts, strict=True)]
+
+    def _evaluate(self, operands: Sequence[Any], steps: np.ndarray) -> list[np.ndarray]:
+        padded = self._steps.copy()
+        padded[: len(steps)] = steps
+        try:
+            ys = self._along(*operands, padded, np.int32(len(steps)))
+            return [as_numpy(y)[: len(steps)] for y in ys]
+        except Exception:
+            if not steps.any():  # at the very point
+                raise
+            # Functions on the host may raise outside their domain, where others return NaN.
+            if len(steps) == 1:
+                return [np.full((1, *y.shape), np.nan) for y in self._outputs]
+        rows = [self._evaluate(operands, steps[i : i + 1]) for i in range(len(steps))]
+        return [np.concatenate(ys) for ys in zip(*rows, strict=True)]
 
 
 def _steps_along(

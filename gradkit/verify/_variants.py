@@ -68,14 +68,17 @@ def variant_at(label: str, args: Sequence[Any], seed: int) -> tuple[Any, ...] | 
     return next(found, None)
 
 
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
 def _is_array(leaf: Any) -> bool:
-    if isinstance(leaf, jax.Array):
-        return leaf.ndim > 0 and not jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return isinstance(leaf, np.ndarray) and leaf.ndim > 0
+    return isinstance(leaf, jax.Array | np.ndarray) and leaf.ndim > 0 and not _is_key(leaf)
 
 
 def _has_kind(leaf: Any, kind: type[np.generic]) -> bool:
-    return isinstance(leaf, jax.Array | np.ndarray | np.generic) and np.issubdtype(leaf.dtype, kind)
+    arrays = jax.Array | np.ndarray | np.generic
+    return isinstance(leaf, arrays) and jax.numpy.issubdtype(leaf.dtype, kind)
 
 
 def _other_integers(
@@ -100,7 +103,7 @@ def _other_integers(
         if (isinstance(leaf, int) and not isinstance(leaf, bool))
         or (np.shape(leaf) == () and _has_kind(leaf, np.integer))
     ]
-    for new in range(4) if single else ():
+    for new in (0, 1, 2, 3, -1) if single else ():
         changed = list(leaves)
         for i in single:
             changed[i] = new if isinstance(leaves[i], int) else np.asarray(new, leaves[i].dtype)
@@ -109,10 +112,13 @@ def _other_integers(
     if flags:
         changed = list(leaves)
         for i in flags:
-            changed[i] = np.asarray(rng.random(np.shape(leaves[i])) < 0.5)
+            drawn = rng.random(np.shape(leaves[i])) < 0.5
+            changed[i] = drawn if drawn.ndim else ~np.asarray(leaves[i])
         yield "flags drawn anew", changed
     if any(isinstance(leaf, bool) for leaf in leaves):
         yield "flags flipped", [not x if isinstance(x, bool) else x for x in leaves]
+    if any(map(_is_key, leaves)):
+        yield "another key", [jax.random.fold_in(x, 1) if _is_key(x) else x for x in leaves]
 
 
 def _other_sizes(leaves: Sequence[Any]) -> Iterator[tuple[str, dict[int, dict[int, int]]]]:

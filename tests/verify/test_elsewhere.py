@@ -132,3 +132,29 @@ def test_nan_at_an_isolated_kink_is_a_note():
     report = check(with_rule(lambda x: jnp.sqrt(jnp.sum(x * x)), backward), normal(3))
     assert report.ok
     assert any("zeros" in note and "not finite" in note for note in report.notes)
+
+
+def test_a_host_function_that_raises_outside_its_domain_is_right():
+    def logarithm(x):
+        if (x <= 0).any():
+            raise ValueError("not for these")
+        return np.log(x).astype(x.dtype)
+
+    def on_host(x):
+        kind = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return jax.pure_callback(logarithm, kind, x, vmap_method="sequential")
+
+    report = check(with_rule(on_host, lambda r, g: (g / r[0],)), POSITIVE)
+    assert report.ok, report
+    assert "signs flipped" not in report.points
+
+
+def test_wrong_for_another_key_only():
+    def dropped(x, key):
+        return x * jax.random.bernoulli(key, 0.5, x.shape)
+
+    def backward(residuals, y_bar):
+        return dropped(y_bar, jax.random.key(0)), None
+
+    report = check(with_rule(dropped, backward), normal(9), jax.random.key(0))
+    assert {f.point for f in report.findings} == {"another key"}
