@@ -13,11 +13,13 @@ import numpy as np
 
 from gradkit.verify._directions import EVERYWHERE, Direction, leaf_scale
 from gradkit.verify._images import Images
+from gradkit.verify._precision import COARSE
 from gradkit.verify._report import Finding
-from gradkit.verify._subject import pair, pair_size
+from gradkit.verify._subject import all_finite, pair, pair_size
 
 # Opposite signs and far-apart sizes show rules that clip, take signs or norms, or add constants.
 _FACTORS = (-3.0, 2048.0)
+_TINY = 1e-100  # what is smaller has underflowed on one of two ways
 
 
 def compare_types(images: Images) -> Iterator[Finding]:
@@ -29,6 +31,30 @@ def compare_types(images: Images) -> Iterator[Finding]:
             expected, got = (f"{a.dtype.name}{list(a.shape)}" for a in (x, x_bar))
             message = f"the cotangent is {got}, but the argument is {expected}"
             yield Finding("structure", "reverse", 1, name, message)
+
+
+def compare_native(native: Images, wide: Images) -> Iterator[Finding]:
+    """A derivative that is another one in the user's own types than in float64.
+
+    Another, and not a less accurate one: half of it in bfloat16, a tenth in float32, where the
+    function itself loses no such share.
+    """
+    most = 0.5 if native.map.precision.eps > COARSE else 0.1
+
+    def share(one: Sequence[np.ndarray], other: Sequence[np.ndarray], i: int) -> float:
+        return float(np.linalg.norm(one[i] - other[i]) / max(np.linalg.norm(other[i]), _TINY))
+
+    if any(share(native.output, wide.output, i) > 0.2 * most for i in range(len(wide.output))):
+        return
+    for i, name in enumerate(native.map.subject.names):
+        if all_finite([native.values[0][i]]) and share(native.values[0], wide.values[0], i) > most:
+            dtype = native.map.subject.point[i].dtype.name
+            message = f"in {dtype}, the derivative is another one than in float64"
+            got, expected = (float(np.linalg.norm(m.values[0][i])) for m in (native, wide))
+            error = float(np.linalg.norm(native.values[0][i] - wide.values[0][i]))
+            yield Finding(
+                "precision", "reverse", 1, name, f"{message} (norms)", expected, got, error
+            )
 
 
 def compare_value(images: Images, value: Sequence[np.ndarray], order: int) -> Iterator[Finding]:
@@ -121,9 +147,9 @@ def compare_adjoint(
     for u, x_bar in zip(reverse.vectors, reverse.values, strict=True):
         for direction, y_dot in zip(directions, forward.values, strict=True):
             one, two = pair(u, y_dot), pair(x_bar, direction.tangents)
-            size = max(pair_size(u, y_dot), pair_size(x_bar, direction.tangents))
+            size = max(pair_size(u, y_dot), pair_size(x_bar, direction.tangents), _TINY)
             error = abs(one - two)
-            rounding = 1e4 * reverse.precision.eps * pair_size(u, reverse.output)
+            rounding = 1e4 * reverse.precision.eps * pair_size(u, reverse.output) + _TINY
             if error > tolerance * size + rounding:
                 message = "forward mode (expected) and reverse mode (got) give different numbers"
                 finding = Finding(

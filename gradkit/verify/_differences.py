@@ -14,6 +14,7 @@ import numpy as np
 from gradkit.verify._precision import COARSE, Precision
 from gradkit.verify._richardson import balance, refine
 
+_FEWEST = 6  # steps that tell an agreement in smooth territory
 BARS = 6.0  # a verdict needs this many error bars
 
 
@@ -70,14 +71,21 @@ class Line:
             and an average over their steps is smooth again, with a scatter that tells its error.
         size: The size of the terms that each value at zero sums up, for its rounding error.
         precision: How accurately `evaluate` computes.
+        thrifty: Make do with few steps where they settle it.
     """
 
     def __init__(
-        self, evaluate: Callable[[np.ndarray], np.ndarray], size: np.ndarray, precision: Precision
+        self,
+        evaluate: Callable[[np.ndarray], np.ndarray],
+        size: np.ndarray,
+        precision: Precision,
+        *,
+        thrifty: bool = False,
     ):
         self._evaluate = evaluate
         self._size = size
         self._precision = precision
+        self._thrifty = thrifty
         self._known: dict[float, np.ndarray] = {}
 
     def _at(self, steps: np.ndarray) -> np.ndarray:
@@ -105,7 +113,10 @@ class Line:
     @cached_property
     def short(self) -> Estimate:
         """The estimate from a few steps."""
-        return self._estimate(short_ladder(self._precision), measure_noise=False)
+        ladder = short_ladder(self._precision)
+        if self._thrifty and len(ladder) > _FEWEST:
+            ladder = ladder[-_FEWEST:]
+        return self._estimate(ladder, measure_noise=False)
 
     @cached_property
     def full(self) -> Estimate:

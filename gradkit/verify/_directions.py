@@ -12,6 +12,7 @@ from gradkit.verify._subject import as_numpy
 
 # Beyond this many leaves, several share a direction of their own.
 _MOST_LEAF_DIRECTIONS = 32
+_WIDE = 20  # powers of two
 EVERYWHERE = "all arguments"
 
 
@@ -55,12 +56,16 @@ def leaf_scale(x: np.ndarray) -> float:
 
 
 def random_like(rng: np.random.Generator, x: Any, *, by_element: bool = False) -> np.ndarray:
-    """A random array of the shape of `x` and of its size, leaf by leaf or element by element."""
+    """A random array of the shape of `x` and of its size, leaf by leaf or element by element.
+
+    Element by element also where sizes differ so much that the smallest step of the largest
+    element would be a leap of the smallest.
+    """
     x = as_numpy(x)
     scale: Any = leaf_scale(x)
-    if by_element:
-        sizes = np.abs(x)
-        usable = (sizes > 0) & np.isfinite(sizes)
+    sizes = np.abs(x)
+    usable = (sizes > 0) & np.isfinite(sizes)
+    if by_element or (usable.any() and np.ptp(np.log2(sizes[usable])) > _WIDE):
         scale = np.where(usable, _power_of_two(np.where(usable, sizes, 1.0)), scale)
     if np.iscomplexobj(x):
         return scale * (_short_normal(rng, x.shape) + 1j * _short_normal(rng, x.shape))

@@ -85,7 +85,7 @@ def _look(
             found.append(finding)
         else:
             notes.append(f"{finding.where}: {finding.message} (point: {place.label})")
-    numbers = _numbers(check, truth, images, directions)
+    numbers = _numbers(check, truth, images, directions, place)
     # Between the steps at such a point, zeros and ties of the given one may go unseen.
     found += [f for f in numbers if f.kind in ("gradient", "precision") or place.is_special]
     found += _references(check, truth, images, directions)
@@ -147,25 +147,31 @@ def _nonfinite(
 
 
 def _numbers(
-    check: OrderCheck, truth: Truth, images: Sequence[Images], directions: Sequence
+    check: OrderCheck,
+    truth: Truth,
+    images: Sequence[Images],
+    directions: Sequence,
+    place: Elsewhere,
 ) -> list[Finding]:
     comparisons = compare_with_differences(truth, images, directions)
     if truth.hidden_stops or all(c.agrees for c in comparisons):
         return []
     telling = [
-        c for c in comparisons if c.agrees or not (_is_trifle(c, truth) or _is_chaotic(c, truth))
+        c
+        for c in comparisons
+        if c.agrees or not (_is_trifle(c, truth, place) or _is_chaotic(c, truth))
     ]
     judge = Judge(truth, check.order, check.seed, asked=0)
     judge.settle(telling)
     return judge.findings
 
 
-def _is_trifle(c: Comparison, truth: Truth) -> bool:
+def _is_trifle(c: Comparison, truth: Truth, place: Elsewhere) -> bool:
     """Is a disagreement so small that it is left to the given point?
 
     In float32, and far from there, rounding inside a function can be many times what its value
     shows. Where it hides all of the value, the function looks flat, and a slope next to nothing
-    may well be right.
+    may well be right; at tiny arguments, any slope may.
     """
     eps = truth.precision.eps
     scale = truth.sizes[c.weight] or 1.0  # cotangents make results about that large
@@ -173,6 +179,8 @@ def _is_trifle(c: Comparison, truth: Truth) -> bool:
         share = np.sqrt(eps)
         return c.error <= max(100 * share * c.size, 3 * share * scale)
     looks_flat = c.expected == 0 and not truth.line(c.direction).slopes[1][:, c.weight].any()
+    if place.label in FAR and abs(c.expected) <= 1e-3 * abs(c.got):
+        return True
     return c.error <= max(1e-5 * c.size, (1e-2 if looks_flat else 1e6 * eps) * scale)
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from gradkit.verify import _neighbours as neighbours
 from gradkit.verify._causes import name_cause, name_pattern
 from gradkit.verify._compare import Comparison
-from gradkit.verify._directions import EVERYWHERE
+from gradkit.verify._directions import EVERYWHERE, random_step
 from gradkit.verify._locate import locate
 from gradkit.verify._neighbours import Neighbours
 from gradkit.verify._report import Finding
-from gradkit.verify._subject import pair_size
+from gradkit.verify._subject import pair, pair_size
 from gradkit.verify._truth import Truth
 
 _MOST_JUDGED = 3  # comparisons of one argument that are looked at closely, the worst ones
@@ -121,7 +121,25 @@ class Judge:
                 other = self.truth.cotangents[c.weight]
             sizes.append(pair_size(image, other))
         largest = max(s for s in sizes if np.isfinite(s))
-        return largest == 0 or c.tolerance <= 1e-3 * largest
+        return largest == 0 or c.tolerance <= 1e-3 * largest or self._is_noise(c)
+
+    def _is_noise(self, c: Comparison) -> bool:
+        """Does the rule's number change beyond recognition over a step that is next to nothing?
+
+        Then it is the rounding of a derivative of zero, as that of `sin(x)**2 + cos(x)**2`.
+        """
+        rng = np.random.default_rng(self.seed)
+        vectors = c.images.vectors[c.index]
+        numbers = [c.got]
+        for _ in range(3):
+            step = random_step(rng, c.images.point, 2.0**-24)
+            moved = [x + d for x, d in zip(c.images.point, step, strict=True)]
+            image = c.images.apply(vectors, moved)
+            reverse = c.images.mode == "reverse"
+            other = c.direction.tangents if reverse else self.truth.cotangents[c.weight]
+            numbers.append(pair(image, other))
+        found = np.array(numbers)
+        return bool(np.ptp(found) > 0.5 * np.abs(found).max())
 
     def _is_at_jump(self, c: Comparison) -> bool:
         """Do differences fail here alone, where the rule does what is right at nearby points?"""

@@ -107,7 +107,9 @@ class Neighbours:
         if len(self.around) < _PAIRS:
             return False
         inside, jumps = self._compare_with_box()
-        return inside and not jumps and self._count(direction, weight, sharply=True) == _CONFIRMED
+        if not inside or (jumps and not self._follows_the_jumps()):
+            return False
+        return self._count(direction, weight, sharply=True) == _CONFIRMED
 
     def _along(self, image: Sequence[np.ndarray], direction: Direction, weight: int) -> float:
         if self.images.mode == "reverse":

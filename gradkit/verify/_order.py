@@ -86,6 +86,9 @@ class OrderCheck:
         point, names = self.own.subject.point, self.own.subject.names
         self.cotangents = make_cotangents(rng, self.own.output)
         self.directions = make_directions(rng, point, names)
+        if self.primal.is_large:  # one joint direction, and one an argument if there are several
+            several = self.directions[2:] if len(point) > 1 else []
+            self.directions = [self.directions[0], *several]
         self.asked = len(self.cotangents)
         self._add_units()
         truth = self.truth()
@@ -244,7 +247,7 @@ class OrderCheck:
             return
         due = Precision(coarsest([x.dtype for x in self.roles.subjects[-1].point]))
         try:
-            native = make_images(self.native, self.cotangents[:2], due)
+            native = make_images(self.native, self.cotangents[:1], due)
         except UnavailableError:
             return
         except Exception as error:
@@ -254,6 +257,8 @@ class OrderCheck:
         wide = next((m for m in self.given if m.mode == "reverse"), None)
         if wide is not None and wide.map.subject.wide:
             self.findings += nonfinite.compare_representable(native, wide)
+            if self.is_authored:
+                self.findings += algebra.compare_native(native, wide)
 
     def _check_numbers(self, truth: Truth) -> None:
         comparisons = compare_with_differences(truth, self.given, self.directions)

@@ -83,6 +83,11 @@ def _stacked(operands: Rows, count: int) -> list[Any]:
     return [jnp.stack(xs[:count]) for xs in zip(*operands, strict=True)]
 
 
+def _off(a: Any, b: Any) -> Any:
+    """`a - b`, zero where both are the same infinity or NaN."""
+    return jnp.where((a == b) | (jnp.isnan(a) & jnp.isnan(b)), 0.0, a - b)
+
+
 def _ways(check: OrderCheck, runs: Runs) -> dict[str, tuple[Callable[..., Any], list[int]]]:
     """Programs of all operands of all rows, and the rows whose results they give."""
     flat = runs.derivative.flat
@@ -102,7 +107,7 @@ def _ways(check: OrderCheck, runs: Runs) -> dict[str, tuple[Callable[..., Any], 
         axes = [None] * n_leaves + [0] * (width - n_leaves)
         batch = jax.vmap(flat, in_axes=axes)(*mixed[0][:n_leaves], *stacked[n_leaves:])
         alone = [flat(*row) for row in mixed]
-        return [a - jnp.stack(b) for a, b in zip(batch, zip(*alone, strict=True), strict=True)]
+        return [_off(a, jnp.stack(b)) for a, b in zip(batch, zip(*alone, strict=True), strict=True)]
 
     def first_batched(*xs: Any) -> Any:
         rows = rows_of(xs)
@@ -110,7 +115,7 @@ def _ways(check: OrderCheck, runs: Runs) -> dict[str, tuple[Callable[..., Any], 
         axes = [0] + [None] * (width - 1)
         batch = jax.vmap(flat, in_axes=axes)(_stacked(mixed, 2)[0], *rows[0][1:])
         alone = [flat(*row) for row in mixed]
-        return [a - jnp.stack(b) for a, b in zip(batch, zip(*alone, strict=True), strict=True)]
+        return [_off(a, jnp.stack(b)) for a, b in zip(batch, zip(*alone, strict=True), strict=True)]
 
     def scanned(*xs: Any) -> Any:
         return jax.lax.map(lambda row: flat(*row), tuple(_stacked(rows_of(xs), 2)))

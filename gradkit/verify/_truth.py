@@ -16,11 +16,12 @@ from gradkit.verify._differences import Line
 from gradkit.verify._directions import Direction
 from gradkit.verify._dither import shifted_points
 from gradkit.verify._maps import output_types
-from gradkit.verify._precision import read_precision, trace
+from gradkit.verify._precision import count_numbers, read_precision, trace
 from gradkit.verify._stopped import Held, Site, stop_sites
 from gradkit.verify._subject import Leaves, Subject, all_finite, as_numpy, cast, pair_size
 
 _MOST_STEPS = 64  # evaluated by one call
+_LARGE = 20_000_000  # numbers that one evaluation reads and writes
 _MOST_NUMBERS = 1 << 20  # outputs that one call holds at once
 
 
@@ -66,7 +67,13 @@ class Primal:
         self._outputs = outputs
 
     @cached_property
+    def is_large(self) -> bool:
+        """Does one evaluation take so long that few must do?"""
+        return self.jaxpr is not None and count_numbers(self.jaxpr) > _LARGE
+
+    @cached_property
     def output(self) -> list[np.ndarray]:
+        """Its value at the point."""
         return self.at(self.subject.point)
 
     @property
@@ -177,7 +184,7 @@ class Truth:
             samples = [self.primal.along(b, direction.tangents, steps) for b in bases]
             return np.stack([self._weigh(outputs) for outputs in samples], axis=1)
 
-        return Line(evaluate, self.sizes, self.precision)
+        return Line(evaluate, self.sizes, self.precision, thrifty=self.primal.is_large)
 
     def _weigh(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
         """A row a step, a column a cotangent."""

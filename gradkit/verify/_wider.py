@@ -54,9 +54,11 @@ class Wider:
         """Look further than a check at the given point that found nothing wrong."""
         stages: list[Callable[[OrderCheck], None]] = [self._explore]
         if check.order == 1:
-            if check.is_authored:
+            if check.is_authored and not check.own.is_large:
                 stages.insert(0, self._transform)
                 stages.append(self._vary)
+            elif check.is_authored:
+                self.notes.append("the function is large: few other points, and no other way")
             elif check.own.jaxpr is None:
                 stages.insert(0, self._transform)
         for stage in stages:
@@ -107,6 +109,8 @@ class Wider:
         labels = [*GENERIC, *SPECIAL, *(FAR if check.is_authored else ())]
         if check.primal.precision.iterates:
             return ["nearby"]  # elsewhere a loop that stops on a number may never stop
+        if check.own.is_large:
+            return _FEW[:3] if check.is_authored else []
         if check.own.jaxpr is None or check.order > 1 or check.primal.precision.eps > COARSE:
             labels = list(_FEW)
         elif not check.is_authored:
