@@ -57,12 +57,14 @@ def compare_native(native: Images, wide: Images) -> Iterator[Finding]:
             )
 
 
-def compare_value(images: Images, value: Sequence[np.ndarray], order: int) -> Iterator[Finding]:
+def compare_value(
+    images: Images, value: Sequence[np.ndarray], yardstick: Sequence[np.ndarray], order: int
+) -> Iterator[Finding]:
     """A function that returns something else while it is being differentiated."""
-    for i, (y, other) in enumerate(zip(value, images.output, strict=True)):
-        scale = np.abs(y).max(initial=0.0)
+    for i, (y, other, size) in enumerate(zip(value, images.output, yardstick, strict=True)):
+        least = 1e-3 * np.abs(y).max(initial=0.0)
         gap = np.abs(y - other)
-        if (gap > images.tolerance * np.maximum(np.abs(y), 1e-3 * scale)).any():
+        if (gap > images.tolerance * np.maximum(np.abs(size), least)).any():
             worst = np.unravel_index(np.argmax(gap), gap.shape)
             message = f"output {i} changes its value while the function is being differentiated"
             yield Finding(
@@ -119,12 +121,12 @@ def _rounding(images: Images, i: int, factor: float) -> float:
     """The size of numbers in image `i` that may be all rounding: a right gradient of zero has them.
 
     A derivative is about as large as the result over the argument; what is smaller by all digits
-    but four is lost in rounding.
+    but four is lost in rounding. Cotangents are drawn so that the weighed results are about one.
     """
     if images.mode == "forward":
         return 1e4 * images.precision.eps * factor * leaf_scale(images.output[i])
     size = max(pair_size(u, images.output) for u in images.vectors[:2])
-    return 1e4 * images.precision.eps * factor * size / leaf_scale(images.point[i])
+    return 1e4 * images.precision.eps * factor * max(size, 1.0) / leaf_scale(images.point[i])
 
 
 def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -149,7 +151,7 @@ def compare_adjoint(
             one, two = pair(u, y_dot), pair(x_bar, direction.tangents)
             size = max(pair_size(u, y_dot), pair_size(x_bar, direction.tangents), _TINY)
             error = abs(one - two)
-            rounding = 1e4 * reverse.precision.eps * pair_size(u, reverse.output) + _TINY
+            rounding = 1e5 * reverse.precision.eps * max(pair_size(u, reverse.output), 1.0)
             if error > tolerance * size + rounding:
                 message = "forward mode (expected) and reverse mode (got) give different numbers"
                 finding = Finding(

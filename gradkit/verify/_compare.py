@@ -114,7 +114,7 @@ def _compare_line(
                 continue
             bar = float(estimate.bar[weight])
             eps = n.images.precision.eps
-            rounding = 64 * eps * (truth.sizes[weight] or 1.0) if eps < FINE else 0.0
+            rounding = 64 * eps * truth.sizes[weight] if eps < FINE else 0.0
             tolerance = float(BARS * bar + relative * max(sizes[weight], abs(got)) + rounding)
             ends = abs(float(estimate.low[weight])), abs(float(estimate.high[weight]))
             largest = float(max(sizes[weight], abs(got), *ends))

@@ -71,7 +71,8 @@ def _look(
     check: OrderCheck, place: Elsewhere, output: Sequence[np.ndarray]
 ) -> tuple[list[Finding], list[str]]:
     rng = np.random.default_rng([check.seed, 7])
-    cotangents = make_cotangents(rng, output)
+    yardstick = check.own.yardstick(place.leaves, output)
+    cotangents = make_cotangents(rng, yardstick)
     names = check.own.subject.names
     directions = make_directions(rng, place.leaves, names)[:_MOST_DIRECTIONS]
     truth = Truth(check.primal, cotangents, check.weights(cotangents), place.leaves)
@@ -79,7 +80,7 @@ def _look(
     notes: list[str] = []
     images = list(_images(check, truth, directions, place, found))
     for one in images:
-        found += algebra.compare_value(one, output, check.order)
+        found += algebra.compare_value(one, output, yardstick, check.order)
     for finding, smooth in _nonfinite(check, truth, images, directions):
         if _counts(check, place, smooth):
             found.append(finding)
@@ -174,7 +175,7 @@ def _is_trifle(c: Comparison, truth: Truth, place: Elsewhere) -> bool:
     may well be right; at tiny arguments, any slope may.
     """
     eps = truth.precision.eps
-    scale = truth.sizes[c.weight] or 1.0  # cotangents make results about that large
+    scale = truth.sizes[c.weight]
     if eps >= FINE:
         share = np.sqrt(eps)
         return c.error <= max(100 * share * c.size, 3 * share * scale)

@@ -86,6 +86,8 @@ class Neighbours:
         confirms = not (self.images.is_averaged and inside and jumps)
         if confirms and self._mismatches(direction, weight) > 1:
             return PERSISTS
+        if (jumps or not inside) and self._function_jumps():
+            return UNSETTLED
         if not inside:
             return OUTSIDE if jumps else ISOLATED
         if not jumps:
@@ -97,7 +99,19 @@ class Neighbours:
         if len(self.around) < _PAIRS:
             return False
         inside, jumps = self._compare_with_box()
-        return jumps and not (inside and self._follows_the_jumps())
+        if not jumps or (inside and self._follows_the_jumps()):
+            return False
+        return not self._function_jumps()
+
+    def _function_jumps(self) -> bool:
+        """Is the function's own value another one at the neighbours?"""
+        here, primal = self.truth.output, self.truth.primal
+        sizes = primal.yardstick(self.truth.point, here)
+        for point, _ in self.around[:4]:
+            for a, b, size in zip(here, primal.at(point), sizes, strict=True):
+                if np.abs(a - b).max(initial=0.0) > 0.1 * np.abs(size).max(initial=0.0):
+                    return True
+        return False
 
     def confirms(self, direction: Direction, weight: int) -> bool:
         """Is the image that of the neighbours, and right at all of those that were tried?
@@ -158,6 +172,14 @@ class Neighbours:
         image = _flatten(self.images.apply(self.images.vectors[self.index], point))
         return float(np.abs(image).max(initial=0.0)) if np.isfinite(image).all() else 0.0
 
+    @cached_property
+    def _are_spread(self) -> np.ndarray:
+        """By number: do neighbours have many different ones, not one for each side of a kink?"""
+        low, high = self._matrix.min(axis=0), self._matrix.max(axis=0)
+        width = np.where(high > low, high - low, 1.0)
+        places = np.sort(np.round(32 * (self._matrix - low) / width), axis=0)
+        return (np.diff(places, axis=0) > 0).sum(axis=0) > _PAIRS // 2
+
     def _margin(self) -> float:
         # Between neighbours a smooth gradient changes by its curvature times the radius.
         return max(1e-4, 16 * _radius(self.images))
@@ -168,6 +190,8 @@ class Neighbours:
         size = np.maximum(np.abs(low), np.abs(high))
         slack = self._margin() * (size + 1e-3 * size.max(initial=0.0)) + 0.01 * (high - low)
         slack += 2 * _radius(self.images) * self._size_further_off
+        # Where neighbours have all kinds of numbers (equal eigenvalues), they do not show the ends.
+        slack += np.where(self._are_spread, high - low, 0.0)
         inside = (self._own >= low - slack) & (self._own <= high + slack)
         # A neighbour that lies across a kink differs by a share of the number, not by a trifle.
         jumps = (high - low) > 8 * self._margin() * (size + 1e-3 * size.max(initial=0.0))

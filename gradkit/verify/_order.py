@@ -84,7 +84,8 @@ class OrderCheck:
             return
         rng = np.random.default_rng([self.seed, self.order])
         point, names = self.own.subject.point, self.own.subject.names
-        self.cotangents = make_cotangents(rng, self.own.output)
+        self.yardstick = self.own.yardstick()
+        self.cotangents = make_cotangents(rng, self.yardstick)
         self.directions = make_directions(rng, point, names)
         if self.primal.is_large:  # one joint direction, and one an argument if there are several
             several = self.directions[2:] if len(point) > 1 else []
@@ -187,7 +188,7 @@ class OrderCheck:
                 [x.astype(np.result_type(x, np.float64)) for x in point], self.own.subject.names
             )
         if 1 < sum(y.size for y in self.own.output) <= _MOST_UNITS:
-            self.cotangents += unit_cotangents(self.own.output)
+            self.cotangents += unit_cotangents(self.yardstick)
         if self.roles.map_cotangent is not None:
             first = self.cotangents[0]
             self.cotangents += [[scale * u for u in first] for scale in _SCALES]
@@ -223,7 +224,9 @@ class OrderCheck:
 
     def _check_algebra(self, truth: Truth) -> None:
         for images in self.given:
-            self.findings += algebra.compare_value(images, self.own.output, self.order)
+            self.findings += algebra.compare_value(
+                images, self.own.output, self.yardstick, self.order
+            )
             if self.roles.map_cotangent is None:
                 self.findings += algebra.compare_linear(images, self.order)
         if len(self.given) == 2:

@@ -13,7 +13,7 @@ from jax.core import Tracer
 
 from gradkit.verify._compiled import Compiled
 from gradkit.verify._differences import Line
-from gradkit.verify._directions import Direction
+from gradkit.verify._directions import Direction, random_step
 from gradkit.verify._dither import shifted_points
 from gradkit.verify._maps import output_types
 from gradkit.verify._precision import count_numbers, read_precision, trace
@@ -76,6 +76,26 @@ class Primal:
         """Its value at the point."""
         return self.at(self.subject.point)
 
+    def yardstick(
+        self, point: Sequence[Any] | None = None, output: Sequence[np.ndarray] | None = None
+    ) -> list[np.ndarray]:
+        """How large the outputs are, number by number, where they do not happen to be tiny.
+
+        An output that cancels to next to nothing at the point is measured by a thousandth of what
+        it is a step away, or its rounding would be taken for a number.
+        """
+        here = self.output if output is None else output
+        base = [as_numpy(x) for x in (self.subject.point if point is None else point)]
+        step = random_step(np.random.default_rng(0), base, 0.5)
+        try:
+            near = [y[0] for y in self.along(base, step, np.ones(1))]
+        except Exception:
+            near = list(here)
+        return [
+            np.maximum(np.abs(y), _least(y, n)).astype(y.dtype)
+            for y, n in zip(here, near, strict=True)
+        ]
+
     @property
     def is_finite(self) -> bool:
         return all_finite(self.output)
@@ -112,6 +132,13 @@ class Primal:
                 return [np.full((1, *y.shape), np.nan) for y in self._outputs]
         rows = [self._evaluate(operands, steps[i : i + 1]) for i in range(len(steps))]
         return [np.concatenate(ys) for ys in zip(*rows, strict=True)]
+
+
+def _least(y: np.ndarray, near: np.ndarray) -> float:
+    largest = float(np.abs(near).max(initial=0.0))
+    if np.isfinite(largest) and largest > 0:
+        return 1e-3 * largest
+    return 0.0 if y.any() else 1.0
 
 
 def _steps_along(
@@ -174,7 +201,8 @@ class Truth:
     @cached_property
     def sizes(self) -> np.ndarray:
         """The sizes of the terms of each weighed output."""
-        return np.array([pair_size(u, self.output) for u in self.weights])
+        yardstick = self.primal.yardstick(self.point, self.output)
+        return np.array([pair_size(u, yardstick) for u in self.weights])
 
     def line(self, direction: Direction, point: Sequence[Any] | None = None) -> Line:
         """The weighed outputs along a direction through `point`, or through the own point."""

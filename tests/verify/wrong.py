@@ -193,7 +193,7 @@ WRONG = [
             lambda x: x * x, lambda r, g: ((2 * r[0] * g).astype(jnp.bfloat16).astype(g.dtype),)
         ),
         (normal(3),),
-        kinds=("gradient",),
+        kinds=("precision",),
     ),
     Entry(
         "wrong shape",
