@@ -79,7 +79,9 @@ def compare_value(
             )
 
 
-def compare_linear(images: Images, order: int) -> Iterator[Finding]:
+def compare_linear(
+    images: Images, yardstick: Sequence[np.ndarray], order: int
+) -> Iterator[Finding]:
     """A map that is not linear in what it is applied to."""
     if len(images.values) < 2 or not (images.is_finite(0) and images.is_finite(1)):
         return
@@ -93,7 +95,7 @@ def compare_linear(images: Images, order: int) -> Iterator[Finding]:
         zip(u_image, v_image, combined, nothing, strict=True)
     ):
         name = names[i] if names else EVERYWHERE
-        floor = _rounding(images, i, max(abs(a), abs(b)))
+        floor = _rounding(images, yardstick, i, max(abs(a), abs(b)))
         size = np.abs(a * one) + np.abs(b * two)
         largest = size.max(initial=0.0)
         off = np.abs(both - (a * one + b * two))
@@ -117,16 +119,16 @@ def compare_linear(images: Images, order: int) -> Iterator[Finding]:
             )
 
 
-def _rounding(images: Images, i: int, factor: float) -> float:
+def _rounding(images: Images, yardstick: Sequence[np.ndarray], i: int, factor: float) -> float:
     """The size of numbers in image `i` that may be all rounding: a right gradient of zero has them.
 
     A derivative is about as large as the result over the argument; what is smaller by all digits
-    but four is lost in rounding. Cotangents are drawn so that the weighed results are about one.
+    but five is lost in rounding.
     """
     if images.mode == "forward":
-        return 1e4 * images.precision.eps * factor * leaf_scale(images.output[i])
-    size = max(pair_size(u, images.output) for u in images.vectors[:2])
-    return 1e4 * images.precision.eps * factor * max(size, 1.0) / leaf_scale(images.point[i])
+        return 1e5 * images.precision.eps * factor * leaf_scale(yardstick[i])
+    size = max(pair_size(u, yardstick) for u in images.vectors[:2])
+    return 1e5 * images.precision.eps * factor * size / leaf_scale(images.point[i])
 
 
 def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
@@ -151,7 +153,7 @@ def compare_adjoint(
             one, two = pair(u, y_dot), pair(x_bar, direction.tangents)
             size = max(pair_size(u, y_dot), pair_size(x_bar, direction.tangents), _TINY)
             error = abs(one - two)
-            rounding = 1e5 * reverse.precision.eps * max(pair_size(u, reverse.output), 1.0)
+            rounding = 1e6 * reverse.precision.eps * max(pair_size(u, reverse.output), 1.0)
             if error > tolerance * size + rounding:
                 message = "forward mode (expected) and reverse mode (got) give different numbers"
                 finding = Finding(

@@ -228,7 +228,7 @@ class OrderCheck:
                 images, self.own.output, self.yardstick, self.order
             )
             if self.roles.map_cotangent is None:
-                self.findings += algebra.compare_linear(images, self.order)
+                self.findings += algebra.compare_linear(images, self.yardstick, self.order)
         if len(self.given) == 2:
             reverse, forward = sorted(self.given, key=lambda m: MODES.index(m.mode))
             self.findings += algebra.compare_adjoint(reverse, forward, self.directions, self.order)
