@@ -33,8 +33,8 @@ class Variant:
 
     @property
     def is_consistent(self) -> bool:
-        """Have all axes of one length been changed alike?"""
-        return not self.label.startswith("axis ")
+        """Have all axes of one length been changed alike, and not so that they broadcast?"""
+        return not self.label.startswith("axis ") and not self.label.endswith(" made 1")
 
 
 def other_arguments(

@@ -153,6 +153,6 @@ class Wider:
                 return None
             tried.add(outline)
         other.run()
-        # Where one axis alone is changed, a rule may well refuse what was not meant to fit.
+        # A rule may well refuse what fits its function by accident, as broadcasting does.
         found = [f for f in other.findings if f.kind != "error" or variant.is_consistent]
         return None if other.inconclusive and not found else found
