@@ -191,11 +191,18 @@ class Neighbours:
         slack = self._margin() * (size + 1e-3 * size.max(initial=0.0)) + 0.01 * (high - low)
         slack += 2 * _radius(self.images) * self._size_further_off
         # Where neighbours have all kinds of numbers (equal eigenvalues), they do not show the ends.
-        slack += np.where(self._are_spread, high - low, 0.0)
+        slack += np.where(self._are_spread, 0.5 * (high - low), 0.0)
         inside = (self._own >= low - slack) & (self._own <= high + slack)
         # A neighbour that lies across a kink differs by a share of the number, not by a trifle.
         jumps = (high - low) > 8 * self._margin() * (size + 1e-3 * size.max(initial=0.0))
-        return bool(inside.all()), bool(jumps.any())
+        return bool(inside.all() and self._is_near_enough()), bool(jumps.any())
+
+    def _is_near_enough(self) -> bool:
+        """Where the neighbours lie all around: is the image hardly further out than they are?"""
+        centre = self._matrix.mean(axis=0)
+        furthest = np.linalg.norm(self._matrix - centre, axis=1).max()
+        distance = np.linalg.norm(self._own - centre)
+        return not self._are_spread.any() or bool(distance <= 1.25 * furthest + 1e-12)
 
     def _follows_the_jumps(self) -> bool:
         """Does the image differ from its neighbours only in ways in which they differ?

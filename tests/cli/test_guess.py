@@ -53,7 +53,7 @@ def keyword_without_default(x, *, scale):
         (keyword_with_default, ("f32[3]",)),
         (annotated, ("f32[3]", "2", "True", "0.5")),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_the_first_shapes_that_fit(function, specs):
     assert guess_specs(function, 0) == specs

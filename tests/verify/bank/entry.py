@@ -71,7 +71,7 @@ def half(entry):
 
 
 SALT = "0:"
-"""Chosen so that the halves of every family are about equal."""
+"""Another one would move entries that have been looked at into the half that has not."""
 
 
 def entry(name, function, *arguments, reference=None, where=None, seed=0, **fields):

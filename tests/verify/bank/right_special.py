@@ -200,6 +200,7 @@ ENTRIES = [
         black_scholes,
         uniform(3, low=0.8, high=1.4),
         uniform(3, low=0.2, high=0.5),
+        options={"domain": is_positive},
     ),
     edge("logarithm near zero", jnp.log, values([1e-6, 1e-3, 0.5])),
     edge("square root near zero", jnp.sqrt, values([1e-8, 1e-4, 0.5])),

@@ -36,17 +36,23 @@ def test_names_are_unique():
     assert [name for name, count in counts.items() if count > 1] == []
 
 
-def test_halves_are_about_equal_in_every_family():
+@pytest.mark.parametrize("table", [bank.WRONG, bank.RIGHT], ids=["wrong", "right"])
+def test_halves_are_about_equal(table):
+    share = [bank.half(entry) for entry in table].count("develop") / len(table)
+    assert 0.45 <= share <= 0.55
+
+
+def test_every_family_is_in_both_halves():
     families = collections.defaultdict(list)
     for entry in ENTRIES:
         families[entry.wrong, entry.family].append(bank.half(entry))
     for halves in families.values():
         assert len(halves) >= 5
-        assert 0.3 <= halves.count("develop") / len(halves) <= 0.7
+        assert set(halves) == {"develop", "measure"}
 
 
 def test_half_depends_on_nothing_but_the_name():
-    halves = {"a": "measure", "b": "measure", "d": "develop"}
+    halves = {"a": "develop", "b": "measure", "c": "measure"}
     for text, expected in halves.items():
         assert bank.half(Entry(text, lambda dtype: None, True, "some")) == expected
 
