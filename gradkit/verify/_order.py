@@ -75,6 +75,7 @@ class OrderCheck:
     brief: bool = False
     own: Primal = field(init=False)
     primal: Primal = field(init=False)
+    _others: dict[str, Map] = field(default_factory=dict)
 
     def run(self) -> None:
         """Do everything; afterwards the attributes hold the outcome."""
@@ -333,8 +334,6 @@ class OrderCheck:
             message = f"the {what} cannot be differentiated: {type(error).__name__}"
             self._unsettled("reference", mode, EVERYWHERE, message)
             return None
-
-    _others: dict[str, Map] = field(default_factory=dict)
 
     def _summarise(self, mode: str, comparisons: Sequence[Comparison]) -> None:
         def concerns(finding: Finding) -> bool:

@@ -158,3 +158,12 @@ def test_wrong_for_another_key_only():
 
     report = check(with_rule(dropped, backward), normal(9), jax.random.key(0))
     assert {f.point for f in report.findings} == {"another key"}
+
+
+def test_large_functions_are_looked_at_less(monkeypatch):
+    monkeypatch.setattr("gradkit.verify._truth._LARGE", 10)
+    report = check(square_wrong_where(lambda x: x > 1e9), POSITIVE)
+    assert report.ok
+    assert len(report.points) == 4
+    assert any("the function is large" in note for note in report.notes)
+    assert check(square_wrong_where(lambda x: x > 1), POSITIVE).verdict == "wrong"
