@@ -99,7 +99,7 @@ def ode_by_runge_kutta(y0, rate):
     return lax.scan(step, y0, None, length=20)[0]
 
 
-def bubble_of_maxima(x):
+def running_maximum(x):
     return lax.associative_scan(jnp.maximum, x)
 
 
@@ -277,7 +277,7 @@ ENTRIES = [
         uniform(2, low=0.1, high=0.9),
         values([1.5, 0.5]),
     ),
-    control("running maximum by an associative scan", bubble_of_maxima, normal(9)),
+    control("running maximum by an associative scan", running_maximum, normal(9)),
     control("two checkpointed layers", checkpointed, normal(3, 4), normal(4, 4)),
     control("a jitted function", inner_jit, normal(4)),
     control("lax.map over rows", mapped, normal(4, 2)),

@@ -114,7 +114,7 @@ def bernoulli_nll(p, k):
     return -(k * jnp.log(p) + (1 - k) * jnp.log1p(-p))
 
 
-def geometric_brownian(price, volatility):
+def log_price(price, volatility):
     return jnp.log(price) / volatility
 
 
@@ -231,7 +231,7 @@ ENTRIES = [
     ),
     edge(
         "logarithm of prices",
-        geometric_brownian,
+        log_price,
         uniform(3, low=0.5, high=100.0),
         values([0.2, 0.3, 0.1]),
     ),

@@ -109,11 +109,11 @@ def dense_without_temperature_gradient(params, x):
     return y, grad
 
 
-def split_real(x):
+def even_and_odd(x):
     return {"even": x[::2] ** 2, "odd": jnp.sin(x[1::2])}
 
 
-def _split_bwd_of_even(residuals, y_bar):
+def _even_and_odd_bwd_of_even(residuals, y_bar):
     (x,) = residuals
     return jnp.zeros_like(x).at[::2].set(2 * x[::2] * y_bar["even"])
 
@@ -122,15 +122,15 @@ def power(x, exponent):
     return x**exponent
 
 
-def lstm_cell(c, h, x):
+def recurrent_cell(c, h, x):
     gate = jax.nn.sigmoid(h + x)
     c = gate * c + (1 - gate) * jnp.tanh(x - h)
     return c, gate * jnp.tanh(c)
 
 
-def _lstm_bwd_without_hidden_path(residuals, y_bar):
+def _recurrent_cell_bwd_without_hidden_path(residuals, y_bar):
     c, h, x = residuals
-    _, pull = jax.vjp(lambda c, x: lstm_cell(c, h, x), c, x)
+    _, pull = jax.vjp(lambda c, x: recurrent_cell(c, h, x), c, x)
     c_bar, x_bar = pull(y_bar)
     return c_bar, jnp.zeros_like(h), x_bar
 
@@ -139,7 +139,7 @@ def distance_to_centres(x, centres):
     return jnp.sum((x[:, None, :] - centres[None, :, :]) ** 2, axis=2)
 
 
-def _mixture_gradient(op, y_bar):
+def _distances_gradient(op, y_bar):
     x, centres = op.inputs
     differences = x[:, None, :] - centres[None, :, :]
     return 2 * jnp.sum(differences * y_bar[:, :, None], axis=1), None
@@ -216,9 +216,9 @@ ENTRIES = [
     ),
     wrong(
         "dict of outputs: one of two is ignored",
-        vjp_rule(split_real, _split_bwd_of_even),
+        vjp_rule(even_and_odd, _even_and_odd_bwd_of_even),
         normal(6),
-        reference=split_real,
+        reference=even_and_odd,
     ),
     wrong(
         "power: the exponent counts as a constant",
@@ -229,15 +229,15 @@ ENTRIES = [
     ),
     wrong(
         "recurrent cell: nothing flows to the hidden state",
-        vjp_rule(lstm_cell, _lstm_bwd_without_hidden_path),
+        vjp_rule(recurrent_cell, _recurrent_cell_bwd_without_hidden_path),
         normal(4),
         normal(4),
         normal(4),
-        reference=lstm_cell,
+        reference=recurrent_cell,
     ),
     wrong(
         "distances to centres: the centres have no gradient",
-        registered("BankDistances", distance_to_centres, _mixture_gradient),
+        registered("BankDistances", distance_to_centres, _distances_gradient),
         normal(5, 2),
         normal(3, 2),
         reference=distance_to_centres,

@@ -60,21 +60,6 @@ def solve_claimed_symmetric(a, b):
     )
 
 
-def cubic_root(a):
-    """The root of x^3 + x = a."""
-
-    def newton(f, x):
-        def step(x, _):
-            slope = 3 * x**2 + 1
-            return x - f(x) / slope, None
-
-        return lax.scan(step, x, None, length=30)[0]
-
-    return lax.custom_root(
-        lambda x: x**3 + x - a, jnp.full_like(a, 0.5), newton, lambda g, y: y / g(jnp.ones_like(y))
-    )
-
-
 def cubic_root_without_solve(a):
     """The linear system of the implicit function theorem is skipped."""
 

@@ -99,10 +99,6 @@ def matrix_exponential(a):
     return jax.scipy.linalg.expm(0.5 * (a + a.T))
 
 
-def binary_entropy(p):
-    return -jnp.sum(p * jnp.log(p) + (1 - p) * jnp.log1p(-p))
-
-
 def squared_cosine(x, y):
     return jnp.sum(x * y) ** 2 / (jnp.sum(x**2) * jnp.sum(y**2) + 1e-2)
 

@@ -139,7 +139,7 @@ def _in_units_of_the_loss_scale(x, x_bar):
 
 
 @gradkit.custom_gradient
-def log_sum_exp_in_single_precision(x):
+def log_sum_exp_in_half_precision(x):
     def grad(y_bar):
         narrow = x.astype(jnp.bfloat16)
         return (jax.nn.softmax(narrow) * y_bar.astype(jnp.bfloat16)).astype(x.dtype)
@@ -291,7 +291,7 @@ ENTRIES = [
     ),
     coarse(
         "logsumexp: its softmax in bfloat16",
-        log_sum_exp_in_single_precision,
+        log_sum_exp_in_half_precision,
         normal(5, scale=2.0),
         reference=log_sum_exp,
     ),

@@ -61,7 +61,7 @@ def _project_bwd_of_identity(residuals, y_bar):
     return y_bar * jnp.minimum(1, 1 / jnp.maximum(norm, 1e-6))
 
 
-def soft_relu_squared(x):
+def square_with_linear_tail(x):
     return jnp.where(x > 3, 6 * x - 9, x**2)
 
 
@@ -75,13 +75,13 @@ def spline(x):
     return jnp.where(x < 1, x**3, 1 + 3 * t + 3 * t**2 - t**3)
 
 
-def distance_force(x):
+def pair_energy(x):
     """Lennard-Jones-like energy with a smooth cut-off at 4."""
     r2 = jnp.sum(x**2)
     return jnp.where(r2 < 16, (1 - r2 / 16) ** 2 / (1 + r2), 0)
 
 
-def _force_with_early_cutoff(residuals, y_bar):
+def _pair_energy_bwd_with_early_cutoff(residuals, y_bar):
     (x,) = residuals
     r2 = jnp.sum(x**2)
     q = 1 - r2 / 16
@@ -190,9 +190,9 @@ ENTRIES = [
     ),
     far(
         "square with a linear tail: a slope of 2 x in the tail",
-        vjp_rule(soft_relu_squared, lambda r, g: 2 * r[0] * g),
+        vjp_rule(square_with_linear_tail, lambda r, g: 2 * r[0] * g),
         values([0.5, 1.0]),
-        reference=soft_relu_squared,
+        reference=square_with_linear_tail,
         where=(values([0.5, 9.0]),),
     ),
     far(
@@ -214,9 +214,9 @@ ENTRIES = [
     ),
     far(
         "pair energy: the force is cut off early",
-        vjp_rule(distance_force, _force_with_early_cutoff),
+        vjp_rule(pair_energy, _pair_energy_bwd_with_early_cutoff),
         normal(3),
-        reference=distance_force,
+        reference=pair_energy,
         where=(values([2.0, 2.0, 1.5]),),
     ),
     far(

@@ -42,7 +42,7 @@ def two_outputs_with_early_return():
     def backward(x, y_bar):
         first_bar, second_bar = y_bar
         if isinstance(second_bar, SymbolicZero):
-            return (jnp.zeros_like(x),)
+            return jnp.zeros_like(x)
         if isinstance(first_bar, SymbolicZero):
             return 2 * x * second_bar
         return jnp.cos(x) * first_bar + 2 * x * second_bar
@@ -70,8 +70,8 @@ def denominator_alone(y):
     return quotient(jnp.asarray(1.5, y.dtype), y)
 
 
-def _max_bwd_by_ratio(residuals, y_bar):
-    """A softmax by the identity softmax * y_bar = y_bar^2 * softmax / y_bar."""
+def _softmax_bwd_by_ratio(residuals, y_bar):
+    """Divides by what may be zero, and multiplies by it again."""
     y = jax.nn.softmax(residuals[0])
     return y_bar * (y * y_bar) / y_bar - y * jnp.sum(y * y_bar)
 
@@ -80,11 +80,11 @@ def softmax(x):
     return jax.nn.softmax(x)
 
 
-def take_first_row(x):
+def scale_rows(x):
     return x * jnp.arange(1, 4).astype(x.dtype)[:, None]
 
 
-def _rows_bwd_of_dense_rows(residuals, y_bar):
+def _scale_rows_bwd_without_padding(residuals, y_bar):
     # A row whose first cotangent is zero is taken to be padding.
     present = (y_bar[:, :1] != 0).astype(y_bar.dtype)
     return y_bar * present * jnp.arange(1, 4).astype(y_bar.dtype)[:, None]
@@ -168,15 +168,15 @@ ENTRIES = [
     ),
     wrong(
         "softmax: divides by the cotangent",
-        vjp_rule(softmax, _max_bwd_by_ratio),
+        vjp_rule(softmax, _softmax_bwd_by_ratio),
         normal(5),
         reference=softmax,
     ),
     wrong(
         "rows: those whose first cotangent is zero count as padding",
-        vjp_rule(take_first_row, _rows_bwd_of_dense_rows),
+        vjp_rule(scale_rows, _scale_rows_bwd_without_padding),
         normal(3, 4),
-        reference=take_first_row,
+        reference=scale_rows,
     ),
     wrong(
         "exponentials: right for one-hot cotangents only",
