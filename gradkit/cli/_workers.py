@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -93,9 +94,7 @@ def _run_alone(task: Task, settings: Settings) -> Result:
         try:
             return _result_of(future, task)
         except BrokenProcessPool:
-            for process in own:
-                process.join()
-            how = ", ".join(_how_it_died(process.exitcode) for process in own)
+            how = ", ".join(_how_it_died(_exit_code_of(process)) for process in own)
             text = describe(
                 "the process that ran it died",
                 got=how,
@@ -112,6 +111,16 @@ def _result_of(future: Future[Result], task: Task) -> Result:
         raise
     except Exception as error:
         return Result(task, None, f"{type(error).__name__}: {error}", 0.0)
+
+
+def _exit_code_of(process: Any) -> int | None:
+    """The exit code, once it is known: the pool's own thread may be the one that was told."""
+    process.join()
+    for _ in range(100):
+        if process.exitcode is not None:
+            break
+        time.sleep(0.02)
+    return process.exitcode
 
 
 def _how_it_died(code: int | None) -> str:
