@@ -21,12 +21,13 @@ from jax.core import ShapedArray
 
 from gradkit._programs import Program
 from gradkit.verify._authored import calls_out
+from gradkit.verify._folding import fold_conversions
 from gradkit.verify._precision import inner_programs
 
 _MOST_KEPT = 128
 # Below this many numbers in its largest array, a program runs in no time and compiles in less.
 _SMALL = 10_000
-_kept: OrderedDict[Any, tuple[Program, Future[Any]]] = OrderedDict()
+_kept: OrderedDict[Any, tuple[Any, Future[Any]]] = OrderedDict()
 
 
 class Compiled:
@@ -52,7 +53,8 @@ class Compiled:
         self._executable: Future[Any] | None = None
         self.program: Program | None = None
         with contextlib.suppress(jax.errors.JAXTypeError):
-            self.program = Program.trace(fn, self._avals, name)
+            program = Program.trace(fn, self._avals, name)
+            self.program, self._conversions = fold_conversions(program, name)
 
     def start(self) -> None:
         """Begin to compile, in the background."""
@@ -78,8 +80,8 @@ def _compile(program: Program, avals: Sequence[Any]) -> Future[Any]:
     options: Any = {"xla_backend_optimization_level": 0} if _is_small(program.jaxpr.jaxpr) else None
     found = _workers().submit(lowered.compile, options)
     if key is not None:
-        # The program is kept as well: its text may name functions by their address.
-        _kept[key] = program, found
+        # The jaxpr is kept as well: its text may name functions by their address.
+        _kept[key] = program.jaxpr, found
         if len(_kept) > _MOST_KEPT:
             _kept.popitem(last=False)
     return found

@@ -14,7 +14,7 @@ import numpy as np
 from gradkit.verify._precision import COARSE, Precision
 from gradkit.verify._richardson import balance, refine
 
-_FEWEST = 6  # steps that tell an agreement in smooth territory
+_FEWEST = 4  # steps that tell an agreement in smooth territory
 BARS = 6.0  # a verdict needs this many error bars
 
 

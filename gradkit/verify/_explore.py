@@ -74,7 +74,8 @@ def _look(
     yardstick = check.own.yardstick(place.leaves, output)
     cotangents = make_cotangents(rng, yardstick)
     names = check.own.subject.names
-    directions = make_directions(rng, place.leaves, names)[:_MOST_DIRECTIONS]
+    directions = make_directions(rng, place.leaves, names)
+    directions = directions[: 1 if check.primal.is_costly else _MOST_DIRECTIONS]
     truth = Truth(check.primal, cotangents, check.weights(cotangents), place.leaves)
     found: list[Finding] = []
     notes: list[str] = []

@@ -181,7 +181,7 @@ class OrderCheck:
 
     def _add_units(self) -> None:
         """Look at every number of a small Jacobian, where arithmetic is fine enough for that."""
-        if self.brief or self.own.precision.eps > FINE:
+        if self.brief or self.own.is_costly or self.own.precision.eps > FINE:
             return
         point = [np.asarray(x) for x in self.own.subject.point]
         if 1 < sum(x.size for x in point) <= _MOST_UNITS:

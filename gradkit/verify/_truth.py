@@ -10,18 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.core import jaxpr_as_fun
 
+from gradkit._programs import Program
 from gradkit.verify._compiled import Compiled
 from gradkit.verify._differences import Line
 from gradkit.verify._directions import Direction, random_step
 from gradkit.verify._dither import shifted_points
+from gradkit.verify._folding import fold_conversions, is_large
 from gradkit.verify._maps import output_types
 from gradkit.verify._precision import count_numbers, read_precision, trace
 from gradkit.verify._stopped import Held, Site, stop_sites
 from gradkit.verify._subject import Leaves, Subject, all_finite, as_numpy, cast, pair_size
 
 _MOST_STEPS = 64  # evaluated by one call
-_LARGE = 20_000_000  # numbers that one evaluation reads and writes
+# Numbers that one evaluation reads and writes.
+_COSTLY = 2_000_000
+_LARGE = 20_000_000
 _MOST_NUMBERS = 1 << 20  # outputs that one call holds at once
 
 
@@ -54,11 +59,14 @@ class Primal:
             self.sites = sites
             held = Held(program, sites) if sites and program is not None else None
             self.hidden_stops = held is not None and held.hides_stops
+            call = subject.call
+            if held is None and program is not None and any(map(is_large, program.consts)):
+                call, self._conversions = _folded(program)
             size = sum(int(np.prod(y.shape)) for y in outputs)
             self._capacity = int(np.clip(_MOST_NUMBERS // max(size, 1), 1, _MOST_STEPS))
             steps = np.zeros(self._capacity, jnp.float64 if subject.wide else jnp.float32)
             self._along = Compiled(
-                _steps_along(subject.call, held, len(subject.point), outputs),
+                _steps_along(call, held, len(subject.point), outputs),
                 [*subject.point, *subject.point, steps, np.zeros((), np.int32)],
                 "primal",
             )
@@ -67,9 +75,19 @@ class Primal:
         self._outputs = outputs
 
     @cached_property
+    def cost(self) -> int:
+        """How many numbers one evaluation reads and writes, as far as the program shows."""
+        return 0 if self.jaxpr is None else count_numbers(self.jaxpr)
+
+    @property
+    def is_costly(self) -> bool:
+        """Does an evaluation take longer than what is made of it, so that each must tell much?"""
+        return self.cost > _COSTLY
+
+    @property
     def is_large(self) -> bool:
         """Does one evaluation take so long that few must do?"""
-        return self.jaxpr is not None and count_numbers(self.jaxpr) > _LARGE
+        return self.cost > _LARGE
 
     @cached_property
     def output(self) -> list[np.ndarray]:
@@ -132,6 +150,13 @@ class Primal:
                 return [np.full((1, *y.shape), np.nan) for y in self._outputs]
         rows = [self._evaluate(operands, steps[i : i + 1]) for i in range(len(steps))]
         return [np.concatenate(ys) for ys in zip(*rows, strict=True)]
+
+
+def _folded(program: Any) -> tuple[Callable[[Leaves], Leaves], Any]:
+    """A traced function of leaves whose large constants are converted beforehand."""
+    closed = Program.trace(jaxpr_as_fun(program), program.in_avals, "primal")
+    folded, kept = fold_conversions(closed, "primal")
+    return lambda leaves: folded(*leaves), kept
 
 
 def _least(y: np.ndarray, near: np.ndarray) -> float:
@@ -212,7 +237,7 @@ class Truth:
             samples = [self.primal.along(b, direction.tangents, steps) for b in bases]
             return np.stack([self._weigh(outputs) for outputs in samples], axis=1)
 
-        return Line(evaluate, self.sizes, self.precision, thrifty=self.primal.is_large)
+        return Line(evaluate, self.sizes, self.precision, thrifty=self.primal.is_costly)
 
     def _weigh(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
         """A row a step, a column a cotangent."""

@@ -106,17 +106,20 @@ class Wider:
             return [label for label in self.points if label in MOVES]
         if check.order > 1 and check.primal.precision.eps > FINE:
             return []  # float32 leaves too few digits for a second difference elsewhere
-        labels = [*GENERIC, *SPECIAL, *(FAR if check.is_authored else ())]
+        labels = self._all_labels(check)
+        return labels if self.points is None else labels[: self.points]
+
+    def _all_labels(self, check: OrderCheck) -> list[str]:
         if check.primal.precision.iterates:
             return ["nearby"]  # elsewhere a loop that stops on a number may never stop
         if check.own.is_large:
-            return _FEW[:3] if check.is_authored else []
+            return list(_FEW[:3]) if check.is_authored else []
         if check.own.jaxpr is None or check.order > 1 or check.primal.precision.eps > COARSE:
-            labels = list(_FEW)
-        elif not check.is_authored:
+            return list(_FEW)
+        if not check.is_authored:
             # JAX's own derivatives are right where they are finite; these show where they are not.
-            labels = [*_FEW, "magnitudes mixed", "drawn anew", "zeros", "ties", "around 0.5"]
-        return labels if self.points is None else labels[: self.points]
+            return [*_FEW, "magnitudes mixed", "drawn anew", "zeros", "ties", "around 0.5"]
+        return [*GENERIC, *SPECIAL, *FAR]
 
     def _vary(self, check: OrderCheck) -> None:
         wanted = self.points if isinstance(self.points, Sequence) else None
