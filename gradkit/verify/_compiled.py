@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import ShapedArray
+from jax.sharding import NamedSharding
 
 from gradkit._programs import Program
 from gradkit.verify._authored import calls_out
@@ -49,17 +49,17 @@ class Compiled:
 
     def __init__(self, fn: Callable[..., Sequence[Any]], operands: Sequence[Any], name: str):
         self._fn = fn
-        self._avals = [ShapedArray(np.shape(x), x.dtype) for x in operands]
+        self._types = [type_of(x) for x in operands]
         self._executable: Future[Any] | None = None
         self.program: Program | None = None
         with contextlib.suppress(jax.errors.JAXTypeError):
-            program = Program.trace(fn, self._avals, name)
+            program = Program.trace(fn, [jax.typeof(t) for t in self._types], name)
             self.program, self._conversions = fold_conversions(program, name)
 
     def start(self) -> None:
         """Begin to compile, in the background."""
         if self._executable is None and self.program is not None:
-            self._executable = _compile(self.program, self._avals)
+            self._executable = _compile(self.program, self._types)
 
     def __call__(self, *operands: Any) -> Sequence[Any]:
         self.start()
@@ -68,14 +68,22 @@ class Compiled:
         return self._executable.result()(*self.program.consts, *operands)
 
 
-def _compile(program: Program, avals: Sequence[Any]) -> Future[Any]:
+def type_of(x: Any) -> jax.ShapeDtypeStruct:
+    """Shape, type, and sharding where an array lies on several devices."""
+    sharding = getattr(x, "sharding", None)
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
+        sharding = None
+    return jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding)
+
+
+def _compile(program: Program, types: Sequence[jax.ShapeDtypeStruct]) -> Future[Any]:
     """The executable of a program, from before or soon."""
-    key = None if calls_out(program.jaxpr.jaxpr) else _text(program.jaxpr)
+    operands = [*map(type_of, program.consts), *types]
+    shardings = tuple(t.sharding for t in operands)
+    key = None if calls_out(program.jaxpr.jaxpr) else (*_text(program.jaxpr), shardings)
     if key is not None and key in _kept:
         _kept.move_to_end(key)
         return _kept[key][1]
-    consts = [ShapedArray(np.shape(x), x.dtype) for x in program.consts]
-    operands = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (*consts, *avals)]
     lowered = jax.jit(Program(program.jaxpr)).lower(*operands)
     options: Any = {"xla_backend_optimization_level": 0} if _is_small(program.jaxpr.jaxpr) else None
     found = _workers().submit(lowered.compile, options)

@@ -39,7 +39,7 @@ class Subject:
         """The same function at another point."""
         pairs = zip(self.point, step, strict=True)
         with self.precision_scope():
-            point = [jnp.asarray((as_numpy(x) + d).astype(x.dtype)) for x, d in pairs]
+            point = [_like(x, as_numpy(x) + d, x.dtype) for x, d in pairs]
         return replace(self, point=point)
 
 
@@ -81,7 +81,7 @@ def make_subject(f: Callable[..., Any], args: Sequence[Any], *, wide: bool) -> S
     everything = [leaf for _, leaf in paths]
     point = [jnp.asarray(everything[i]) for i in slots]
     if wide:
-        point = [jnp.asarray(np.asarray(x).astype(widest(x.dtype))) for x in point]
+        point = [_like(x, np.asarray(x), widest(x.dtype)) for x in point]
 
     def call(leaves: Leaves) -> Leaves:
         merged = list(everything)
@@ -92,6 +92,12 @@ def make_subject(f: Callable[..., Any], args: Sequence[Any], *, wide: bool) -> S
 
     names = tuple("args" + jax.tree_util.keystr(paths[i][0]) for i in slots)
     return Subject(call, point, names, wide)
+
+
+def _like(x: Any, values: np.ndarray, dtype: Any) -> jax.Array:
+    """`values`, on the devices of `x`."""
+    array = jnp.asarray(values.astype(dtype))
+    return jax.device_put(array, x.sharding) if len(x.sharding.device_set) > 1 else array
 
 
 def cast(values: Sequence[Any], like: Sequence[Any]) -> list[Any]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.extend.core import jaxpr_as_fun
+from jax.sharding import NamedSharding, PartitionSpec
 
 from gradkit._programs import Program
 from gradkit.verify._compiled import Compiled
@@ -88,6 +89,12 @@ class Primal:
     def is_large(self) -> bool:
         """Does one evaluation take so long that few must do?"""
         return self.cost > _LARGE
+
+    @property
+    def is_divided(self) -> bool:
+        """Do types of arguments or outputs say that they are divided among devices?"""
+        types = [jax.typeof(x) for x in (*self.subject.point, *self._outputs)]
+        return any(any(t.sharding.spec) for t in types)
 
     @cached_property
     def output(self) -> list[np.ndarray]:
@@ -182,7 +189,8 @@ def _steps_along(
 
         def evaluate(t: Any) -> Leaves:
             moved = [x + (t * d).astype(x.dtype) for x, d in zip(point, tangents, strict=True)]
-            return call(moved) if held is None else held.call(moved, stopped or ())
+            ys = call(moved) if held is None else held.call(moved, stopped or ())
+            return [_gathered(y) for y in ys]
 
         def step(i: Any, found: Leaves) -> Leaves:
             ys = evaluate(steps[i])
@@ -195,6 +203,14 @@ def _steps_along(
         return jax.lax.fori_loop(0, count, step, empty)
 
     return along
+
+
+def _gathered(y: Any) -> Any:
+    """`y`, no longer divided among devices where that is a part of its type."""
+    sharding = jax.typeof(y).sharding
+    if not any(sharding.spec):
+        return y
+    return jax.sharding.reshard(y, NamedSharding(sharding.mesh, PartitionSpec()))
 
 
 class Truth:

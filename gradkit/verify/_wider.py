@@ -54,13 +54,12 @@ class Wider:
         """Look further than a check at the given point that found nothing wrong."""
         stages: list[Callable[[OrderCheck], None]] = [self._explore]
         if check.order == 1:
-            if check.is_authored and not check.own.is_large:
-                stages.insert(0, self._transform)
-                stages.append(self._vary)
-            elif check.is_authored:
+            if check.is_authored and check.own.is_divided:
+                self.notes.append("arrays are divided among devices: it was not run in other ways")
+            elif check.is_authored and check.own.is_large:
                 self.notes.append("the function is large: few other points, and no other way")
-            elif check.own.jaxpr is None:
-                stages.insert(0, self._transform)
+            elif check.is_authored:
+                stages = [self._transform, self._explore, self._vary]
         for stage in stages:
             if not self.findings:
                 stage(check)
