@@ -93,7 +93,8 @@ class Primal:
     @property
     def is_divided(self) -> bool:
         """Do types of arguments or outputs say that they are divided among devices?"""
-        types = [jax.typeof(x) for x in (*self.subject.point, *self._outputs)]
+        with self.subject.precision_scope():
+            types = [jax.typeof(x) for x in (*self.subject.point, *self._outputs)]
         return any(any(t.sharding.spec) for t in types)
 
     @cached_property
