@@ -11,6 +11,7 @@ import numpy as np
 from gradkit.verify import _neighbours as neighbours
 from gradkit.verify._causes import name_cause, name_pattern
 from gradkit.verify._compare import Comparison
+from gradkit.verify._differences import BARS
 from gradkit.verify._directions import EVERYWHERE, random_step
 from gradkit.verify._locate import locate
 from gradkit.verify._neighbours import Neighbours
@@ -18,6 +19,8 @@ from gradkit.verify._report import Finding
 from gradkit.verify._subject import pair, pair_size
 from gradkit.verify._truth import Truth
 
+# Beside the largest derivative; what is larger is no rounding of one.
+_TRIFLE = 1e-4
 _MOST_JUDGED = 3  # comparisons of one argument that are looked at closely, the worst ones
 
 _MESSAGES = {
@@ -69,10 +72,12 @@ class Judge:
         wrong = [c for c in comparisons if not c.agrees]
         shared = _places_where_both_modes_say_the_same(wrong)
         self.kinks |= {c.direction.name for c in comparisons if c.kinked and c.agrees}
+        largest = max((c.size for c in comparisons), default=0.0)
         for name, group in _groups(wrong, shared).items():
             if name[0] == EVERYWHERE and self.findings:
                 continue  # the arguments were told apart already
-            if self._is_kink(group, comparisons, shared):
+            group = [c for c in group if c.error > _TRIFLE * largest or not self._is_rounding(c)]
+            if group and self._is_kink(group, comparisons, shared):
                 self.kinks.add(name[0])
         self._judge_agreements_at_kinks([c for c in comparisons if c.kinked and c.agrees])
         blunt = [
@@ -128,18 +133,29 @@ class Judge:
 
         Then it is the rounding of a derivative of zero, as that of `sin(x)**2 + cos(x)**2`.
         """
+        found = self._numbers_around(c, 2.0**-24)
+        return bool(np.ptp(found) > 0.5 * np.abs(found).max())
+
+    def _is_rounding(self, c: Comparison) -> bool:
+        """Does the rule's number change by its error when its arguments change by a rounding?
+
+        Then it is as right as arithmetic allows, in a function that is badly conditioned.
+        """
+        return bool(BARS * self._numbers_around(c, 4 * c.images.precision.eps).std() >= c.error)
+
+    def _numbers_around(self, c: Comparison, radius: float) -> np.ndarray:
+        """The rule's number at the point and at three others, a relative `radius` away."""
         rng = np.random.default_rng(self.seed)
         vectors = c.images.vectors[c.index]
         numbers = [c.got]
         for _ in range(3):
-            step = random_step(rng, c.images.point, 2.0**-24)
+            step = random_step(rng, c.images.point, radius)
             moved = [x + d for x, d in zip(c.images.point, step, strict=True)]
             image = c.images.apply(vectors, moved)
             reverse = c.images.mode == "reverse"
             other = c.direction.tangents if reverse else self.truth.cotangents[c.weight]
             numbers.append(pair(image, other))
-        found = np.array(numbers)
-        return bool(np.ptp(found) > 0.5 * np.abs(found).max())
+        return np.array(numbers)
 
     def _is_at_jump(self, c: Comparison) -> bool:
         """Do differences fail here alone, where the rule does what is right at nearby points?"""

@@ -291,8 +291,6 @@ KNOWN: dict[str, Defect] = {case: defect for defect in DEFECTS for case in defec
 # Cases that differences cannot settle, each with its reason: they must not be called wrong.
 # Right derivatives that the check calls wrong: rounding that it takes for a number.
 MISJUDGED = {
-    "jax.lax.linalg.qr [edge: badly scaled]": "conditioning of 1e6, rounding of 1e-10",
-    "jax.numpy.linalg.qr [edge: badly scaled]": "the same",
     "optax.losses.ntxent [edge: one class alone]": "zero wherever one looks, but for rounding",
 }
 
