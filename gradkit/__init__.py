@@ -15,6 +15,7 @@ __all__ = [
     "ForwardModeError",
     "GradientCheckError",
     "GradkitError",
+    "NonFiniteError",
     "NotDifferentiable",
     "Op",
     "OverrideKeyError",
@@ -28,6 +29,7 @@ __all__ = [
     "assert_gradients",
     "check",
     "custom_gradient",
+    "fit",
     "get_gradient",
     "gradient_override_map",
     "op",
@@ -35,6 +37,7 @@ __all__ = [
     "override",
     "registered_gradients",
     "registry_scope",
+    "train",
     "verify",
 ]
 

@@ -92,3 +92,17 @@ def closes_over_differentiated(name: str) -> ClosureGradientError:
             "wrap it in jax.lax.stop_gradient outside the function",
         )
     )
+
+
+class NonFiniteError(GradkitError, FloatingPointError):
+    """Training met a loss or a gradient that is not finite.
+
+    Attributes:
+        step: The step, counted from one.
+        params: The parameters that it was computed from.
+        batch: Its batch.
+    """
+
+    step: int
+    params: object
+    batch: object

@@ -1,6 +1,6 @@
 """The public names, in one place; the package imports this when one of them is asked for."""
 
-from gradkit import verify
+from gradkit import train, verify
 from gradkit._custom import custom_gradient
 from gradkit._define import op
 from gradkit._errors import (
@@ -9,6 +9,7 @@ from gradkit._errors import (
     ForwardModeError,
     GradientCheckError,
     GradkitError,
+    NonFiniteError,
     OverrideKeyError,
     OverrideValueError,
     RegistryError,
@@ -27,6 +28,7 @@ from gradkit._registry import (
     registry_scope,
 )
 from gradkit._survey import overridable_ops
+from gradkit.train import fit
 from gradkit.verify import assert_gradients, check
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "ForwardModeError",
     "GradientCheckError",
     "GradkitError",
+    "NonFiniteError",
     "NotDifferentiable",
     "Op",
     "OverrideKeyError",
@@ -48,6 +51,7 @@ __all__ = [
     "assert_gradients",
     "check",
     "custom_gradient",
+    "fit",
     "get_gradient",
     "gradient_override_map",
     "op",
@@ -55,5 +59,6 @@ __all__ = [
     "override",
     "registered_gradients",
     "registry_scope",
+    "train",
     "verify",
 ]

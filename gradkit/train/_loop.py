@@ -1,0 +1,213 @@
+"""The loop: hands out calls of many steps, and reads their numbers one call behind."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gradkit.train._callbacks import Callback, Moment
+from gradkit.train._chunk import MOST_STEPS, Status, make_chunk
+from gradkit.train._history import History
+from gradkit.train._pace import Pace
+from gradkit.train._portion import Data, Portion
+from gradkit.train._progress import Display
+from gradkit.train._state import State
+from gradkit.train._update import ROLLBACK, Logs, Update
+
+_MOST_ROLLBACKS = 10
+
+
+@dataclass
+class Every:
+    """Something to do after every so many steps, or after each epoch if `steps` is `None`."""
+
+    steps: int | None
+    do: Callable[[], None]
+
+
+@dataclass
+class _Call:
+    """A call whose numbers have not been read."""
+
+    portion: Portion
+    done: int
+    count: int
+    status: Status
+    logs: Logs
+
+
+class HaltedError(Exception):
+    """Training halted at a number that is not finite.
+
+    Attributes:
+        step: The step, counted from one.
+        batch: Its batch.
+    """
+
+    def __init__(self, step: int, batch: Any):
+        super().__init__(step)
+        self.step = step
+        self.batch = batch
+
+
+@dataclass
+class Loop:
+    """A run in progress.
+
+    Args:
+        update: One step.
+        state: Where it starts.
+        data: The data.
+        pace: How many steps a call takes.
+        display: Shows how it goes.
+        callbacks: Are told how it goes.
+        copy_params: From a state to a copy of the user's model.
+        most_steps: Steps after which it ends; `None` for no limit.
+        most_epochs: Epochs after which it ends; `None` for no limit.
+        interrupted: Has somebody asked for the end?
+        history: Filled.
+        stop_reason: Why it ended; empty as long as it runs.
+    """
+
+    update: Update
+    state: State
+    data: Data
+    pace: Pace
+    display: Display
+    callbacks: Sequence[Callback]
+    copy_params: Callable[[State], Any]
+    most_steps: int | None
+    most_epochs: int | None
+    interrupted: Callable[[], bool]
+    history: History = field(default_factory=History)
+    stop_reason: str = ""
+    epoch: int = 0
+    step: int = 0
+    events: list[Every] = field(default_factory=list)
+    _pending: collections.deque[_Call] = field(default_factory=collections.deque)
+    _good: State | None = None
+    _rollbacks: int = 0
+    _chunks: dict[Any, Any] = field(default_factory=dict)
+
+    def run(self, start: int) -> None:
+        """Train, from batch `start` of the current epoch on.
+
+        Raises:
+            HaltedError: At a number that is not finite.
+        """
+        self._remember()
+        while not self._is_over():
+            before = self.step
+            for portion in self.data.portions(self.epoch, start):
+                self._run_portion(portion)
+                if self.stop_reason:
+                    break
+            else:
+                if self.step == before:
+                    self.stop_reason = "data"
+                    break
+                self.epoch += 1
+                self._after_epoch()
+            start = 0
+        self._drain(0)
+
+    @property
+    def compilations(self) -> int:
+        """Training programs compiled so far."""
+        return sum(chunk.compilations for chunk in self._chunks.values())
+
+    @property
+    def moment(self) -> Callable[[dict[str, float]], Moment]:
+        """Makes the `Moment` of now."""
+        params = lambda: self.copy_params(self.state)  # noqa: E731
+        return lambda metrics: Moment(self.step, self.epoch, metrics, params)
+
+    def _is_over(self) -> bool:
+        if not self.stop_reason:
+            if self.most_steps is not None and self.step >= self.most_steps:
+                self.stop_reason = "steps"
+            elif self.most_epochs is not None and self.epoch >= self.most_epochs:
+                self.stop_reason = "epochs"
+            elif self.interrupted():
+                self.stop_reason = "interrupt"
+        return bool(self.stop_reason)
+
+    def _run_portion(self, portion: Portion) -> None:
+        done = 0
+        while done < portion.count and not self._is_over():
+            count = min(self.pace.steps, portion.count - done, self._until_next_event())
+            source = portion.source_at(done)
+            self.state, status, logs = self._program(portion)(self.state, count, source)
+            self._pending.append(_Call(portion, done, count, status, logs))
+            self.step += count
+            done += count
+            # A run that may have to go back reads its numbers before it goes on.
+            done -= self._drain(0 if self.update.on_nonfinite == ROLLBACK else 1)
+            for event in self.events:
+                if event.steps is not None and self.step % event.steps == 0:
+                    self._happen(event)
+
+    def _program(self, portion: Portion) -> Any:
+        if portion.pick not in self._chunks:
+            self._chunks[portion.pick] = make_chunk(self.update, portion.pick)
+        return self._chunks[portion.pick]
+
+    def _until_next_event(self) -> int:
+        limits = [e.steps - self.step % e.steps for e in self.events if e.steps is not None]
+        if self.most_steps is not None:
+            limits.append(self.most_steps - self.step)
+        return min(limits, default=MOST_STEPS)
+
+    def _after_epoch(self) -> None:
+        for event in self.events:
+            if event.steps is None:
+                self._happen(event)
+
+    def _happen(self, event: Every) -> None:
+        self._drain(0)
+        if not self.stop_reason:
+            event.do()
+            self._remember()
+            self.pace.pause()
+
+    def _remember(self) -> None:
+        if self.update.on_nonfinite == ROLLBACK:
+            self._good = jax.tree.map(jnp.copy, self.state)
+
+    def _drain(self, keep: int) -> int:
+        """Read all calls but the last `keep`; returns how many steps are to be taken again."""
+        again = 0
+        while len(self._pending) > keep:
+            again += self._read(self._pending.popleft())
+        return again
+
+    def _read(self, call: _Call) -> int:
+        status = jax.device_get(call.status)
+        taken = int(status.taken)
+        logs = {name: values[:taken] for name, values in jax.device_get(call.logs).items()}
+        self.pace.note(taken)
+        if taken:
+            self.history.add(logs)
+            means = {name: float(values.mean()) for name, values in logs.items()}
+            self.display.show(self.step, self.epoch, self.pace.rate, means)
+            for callback in self.callbacks:
+                if callback.on_chunk(self.moment(means)) and not self.stop_reason:
+                    self.stop_reason = "callback"
+        if not status.halted:
+            return 0
+        missed = call.count - taken + sum(c.count for c in self._pending)
+        self.step -= missed
+        if self.update.on_nonfinite != ROLLBACK or self._rollbacks >= _MOST_ROLLBACKS:
+            source = call.portion.source_at(call.done)
+            self._pending.clear()
+            raise HaltedError(self.step, call.portion.pick(source, taken - 1))
+        self._rollbacks += 1
+        assert self._good is not None
+        good = jax.tree.map(jnp.copy, self._good)
+        self.state = replace(good, step=jnp.int32(self.step))
+        return missed

@@ -1,0 +1,43 @@
+"""How many steps to take in one call: enough that calls cost nothing, few enough to keep up."""
+
+from __future__ import annotations
+
+import time
+
+_SECONDS = 0.1  # that a call should take
+
+
+class Pace:
+    """Measures the time of a step, and derives the number of steps of a call.
+
+    Args:
+        fixed: The number, if it is not to be measured.
+        most: The largest number.
+    """
+
+    def __init__(self, fixed: int | None, most: int):
+        self._fixed = fixed
+        self._most = most
+        self._steps = fixed or 1
+        self._last: float | None = None
+        self.rate = 0.0
+
+    @property
+    def steps(self) -> int:
+        """Steps of the next call."""
+        return min(self._steps, self._most)
+
+    def note(self, steps: int) -> None:
+        """A call of so many steps has just ended."""
+        now = time.perf_counter()
+        if self._last is not None and steps:
+            seconds = max((now - self._last) / steps, 1e-9)
+            self.rate = 1.0 / seconds
+            if self._fixed is None:
+                wanted = max(1, round(_SECONDS / seconds))
+                self._steps = min(wanted, 2 * self._steps)
+        self._last = now
+
+    def pause(self) -> None:
+        """Something else took its time."""
+        self._last = None

@@ -1,0 +1,49 @@
+"""Which evaluation was the best, and how long ago."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradkit._errors import describe, did_you_mean
+
+
+class Patience:
+    """Remembers the parameters of the best evaluation.
+
+    Args:
+        patience: Evaluations without a better one that it bears; `None` for any number.
+        monitor: The number that should fall.
+
+    Attributes:
+        best: The best parameters, copied.
+        best_step: Their step.
+    """
+
+    def __init__(self, patience: int | None, monitor: str):
+        self._patience = patience
+        self._monitor = monitor
+        self._lowest = float("inf")
+        self._worse = 0
+        self.best: list[Any] | None = None
+        self.best_step: int | None = None
+
+    def is_out(self, step: int, metrics: dict[str, float], params: list[Any]) -> bool:
+        """Has there been no better evaluation for too long, this one included?"""
+        if self._monitor not in metrics:
+            raise ValueError(
+                describe(
+                    f"monitor={self._monitor!r} of fit is not evaluated"
+                    f"{did_you_mean(self._monitor, metrics)}",
+                    expected=" or ".join(map(repr, metrics)),
+                )
+            )
+        if metrics[self._monitor] < self._lowest:
+            self._lowest, self._worse = metrics[self._monitor], 0
+            self.best_step = step
+            if self._patience is not None:
+                self.best = [jnp.copy(x) for x in params]
+            return False
+        self._worse += 1
+        return self._patience is not None and self._worse >= self._patience
