@@ -50,6 +50,10 @@ class ClosureGradientError(GradkitError, ValueError):
     """A value that a custom-gradient function closes over is being differentiated."""
 
 
+class HostResultError(GradkitError, TypeError):
+    """A function outside JAX returned something else than was declared."""
+
+
 class RegistryError(GradkitError, ValueError):
     """A gradient or operation is registered wrongly, such as a name registered twice."""
 
@@ -72,6 +76,10 @@ class OverrideValueError(GradkitError, TypeError):
 
 class TargetError(GradkitError, LookupError):
     """A module, file or function named on the command line cannot be found or used."""
+
+
+class HookError(GradkitError, ValueError):
+    """A cotangent cannot be collected where its tap stands, or under the name that it has."""
 
 
 class GradientCheckError(GradkitError, AssertionError):

@@ -18,6 +18,7 @@ import jax
 # Private: the class behind `jax.linearize` and `jax.grad`, the backward pass and the cache-key
 # context have no public name. Needed by `differentiation_hooks` (see there); can go when JAX
 # offers a hook that runs around its differentiation rules.
+from jax._src import callback as _callback
 from jax._src import core as _core
 from jax._src import pjit as _pjit
 from jax._src import util as _util
@@ -26,7 +27,7 @@ from jax._src.interpreters import batching as _batching
 from jax.api_util import debug_info
 from jax.extend import core as jex_core
 from jax.extend import linear_util, source_info_util
-from jax.interpreters import ad, partial_eval
+from jax.interpreters import ad, mlir, partial_eval
 
 Aval = Any
 
@@ -118,13 +119,17 @@ def match_varying_axes(value: Any, aval: Aval) -> Any:
     have, want = varying_axes(jax.typeof(value)), varying_axes(aval)
     if have - want:
         value = jax.lax.psum(value, tuple(sorted(have - want, key=str)))
-    if want - have:
-        axes = tuple(sorted(want - have, key=str))
-        if hasattr(jax.lax, "pcast"):
-            value = jax.lax.pcast(value, axes, to="varying")
-        else:
-            value = jax.lax.pvary(value, axes)
-    return value
+    return vary_over(value, want)
+
+
+def vary_over(value: Any, axes: frozenset[Any]) -> Any:
+    """`value` as one that may differ between devices along the manual mesh axes `axes`."""
+    new = tuple(sorted(axes - varying_axes(jax.typeof(value)), key=str))
+    if not new:
+        return value
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(value, new, to="varying")
+    return jax.lax.pvary(value, new)
 
 
 def zeros_of(aval: Aval) -> Any:
@@ -142,6 +147,23 @@ def vmap_over(fn: Callable[..., Any], axis: Any, in_axes: Any, out_axes: Any):
         axis_size=axis.size,
         spmd_axis_name=axis.spmd_name,
     )
+
+
+def emit_callback(ctx: Any, callback: Callable[..., Any], operands: Sequence[Any]) -> Any:
+    """Lower an operation to a call of `callback`, which gets NumPy arrays, without side effects.
+
+    Private: where the call runs in a program for several devices (on one of them, or inside
+    `shard_map` on each) has no public name; `jax.pure_callback` has it, but hands JAX arrays to
+    its function. Can go when JAX publishes it, or has a callback on NumPy arrays.
+    """
+    sharding = _callback._callback_op_sharding(
+        ctx.module_context.axis_context, None, ctx.avals_out
+    )
+    results, _, _ = mlir.emit_python_callback(
+        ctx, callback, None, list(operands), ctx.avals_in, ctx.avals_out,
+        has_side_effect=False, returns_token=False, sharding=sharding,
+    )  # fmt: skip
+    return results
 
 
 def batched_aval(aval: Aval, axis: Any, dim: int = 0) -> Aval:
