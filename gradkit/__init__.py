@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gradkit._public import *
 
 __all__ = [
+    "CheckpointError",
     "ClosureGradientError",
     "CotangentError",
     "ForwardModeError",

@@ -114,3 +114,13 @@ class NonFiniteError(GradkitError, FloatingPointError):
     step: int
     params: object
     batch: object
+
+
+class CheckpointError(GradkitError, OSError):
+    """A checkpoint cannot be written, or is not one of this run.
+
+    Attributes:
+        result: The result of the run, where it is the last checkpoint that could not be written.
+    """
+
+    result: object = None

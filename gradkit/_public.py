@@ -4,6 +4,7 @@ from gradkit import train, verify
 from gradkit._custom import custom_gradient
 from gradkit._define import op
 from gradkit._errors import (
+    CheckpointError,
     ClosureGradientError,
     CotangentError,
     ForwardModeError,
@@ -32,6 +33,7 @@ from gradkit.train import fit
 from gradkit.verify import assert_gradients, check
 
 __all__ = [
+    "CheckpointError",
     "ClosureGradientError",
     "CotangentError",
     "ForwardModeError",

@@ -70,7 +70,7 @@ class Arrays:
         full = self._n // self._batch_size
         if start < full:
             yield self._portion(data, start * self._batch_size, full - start, self._batch_size)
-        if self._rest:
+        if self._rest and start <= full:
             yield self._portion(data, full * self._batch_size, 1, self._rest)
 
     def _portion(self, data: Any, first: int, count: int, size: int) -> Portion:

@@ -28,7 +28,7 @@ class Evaluation:
         self._seed = seed
         self._sums = functools.cache(self._make_sums)
 
-    def __call__(self, params: list[Any], model_state: Any) -> dict[str, float]:
+    def __call__(self, params: Any, model_state: Any) -> dict[str, float]:
         total: dict[str, float] = {}
         examples = 0
         for portion in self._data.portions(0, 0):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,13 +22,14 @@ from gradkit.train._evaluation import Evaluation
 from gradkit.train._interrupts import interrupts
 from gradkit.train._loop import Every, HaltedError, Loop
 from gradkit.train._loss import Loss
-from gradkit.train._model import take_apart
+from gradkit.train._model import Model, take_apart
 from gradkit.train._options import check_options
 from gradkit.train._pace import Pace
 from gradkit.train._patience import Patience
 from gradkit.train._portion import Data
 from gradkit.train._progress import make_display
 from gradkit.train._result import Result
+from gradkit.train._saving import Saving
 from gradkit.train._state import State, first_state
 from gradkit.train._stream import Stream
 from gradkit.train._update import RAISE, Update
@@ -51,6 +55,10 @@ def fit(
     monitor: str = "loss",
     callbacks: Sequence[Callback | Callable[..., Any]] = (),
     progress: bool = True,
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int | timedelta | None = None,
+    keep_checkpoints: int = 3,
+    resume: bool = False,
     accumulate: int = 1,
     ema_decay: float | None = None,
     compute_dtype: Any = None,
@@ -88,6 +96,11 @@ def fit(
         monitor: The number that should fall: `"loss"` or a metric.
         callbacks: `gk.train.Callback` objects, or functions of a `Moment`.
         progress: Show a bar in a terminal, lines elsewhere?
+        checkpoint_dir: Write checkpoints to this folder, in the background, and one at the end.
+        checkpoint_every: After so many steps, or a `datetime.timedelta`. Default: each minute.
+        keep_checkpoints: How many to keep, the newest ones.
+        resume: Go on from the newest checkpoint in `checkpoint_dir`, if there is one. The outcome
+            is that of a run that was never interrupted, to the last bit.
         accumulate: Divide each batch into so many parts and average their gradients, for batches
             that do not fit into memory at once.
         ema_decay: Keep an exponential moving average of the parameters; evaluations use it.
@@ -108,6 +121,8 @@ def fit(
         TypeError: If `params`, `data` or what `loss_fn` returns is not as described.
         ValueError: If an option has a value that it cannot have.
         NonFiniteError: As `on_nonfinite` says.
+        CheckpointError: If `checkpoint_dir` cannot be written to, is used by another run, or has a
+            checkpoint of another model or optimizer.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -126,7 +141,8 @@ def fit(
         epochs=epochs, steps=steps, batch_size=batch_size, accumulate=accumulate,
         ema_decay=ema_decay, on_nonfinite=on_nonfinite, eval_every=eval_every, patience=patience,
         last_batch=last_batch, has_state=has_state, params=params, eval_data=eval_data,
-        steps_per_call=steps_per_call,
+        steps_per_call=steps_per_call, keep_checkpoints=keep_checkpoints, resume=resume,
+        checkpoint_dir=checkpoint_dir, checkpoint_every=checkpoint_every,
     )  # fmt: skip
     given_state = None
     if has_state:
@@ -154,10 +170,10 @@ def fit(
     epochs = 1 if epochs is None and steps is None else epochs
 
     def copy_params(state: State) -> Any:
-        return model.merge([jnp.copy(x) for x in state.params], state.model_state)
+        return model.merge(jax.tree.map(jnp.copy, state.params), state.model_state)
 
     told = [as_callback(callback) for callback in callbacks]
-    with interrupts() as interrupted:
+    with contextlib.ExitStack() as stack:
         loop = Loop(
             update=update,
             state=state,
@@ -168,7 +184,7 @@ def fit(
             copy_params=copy_params,
             most_steps=steps,
             most_epochs=epochs,
-            interrupted=interrupted,
+            interrupted=stack.enter_context(interrupts()),
         )
         watch = Patience(patience, monitor)
         if eval_data is not None:
@@ -177,19 +193,38 @@ def fit(
             loop.events.append(
                 Every(eval_every, _evaluate(loop, Evaluation(eval_loss, evaluated, seed), watch))
             )
+        stack.callback(loop.display.close)
+        start, saving = 0, None
+        if checkpoint_dir is not None:
+            saving = Saving(checkpoint_dir, keep_checkpoints, loop, watch)
+            stack.callback(saving.close)
+            start = saving.resume() if resume else 0
+            loop.events.append(_saving_event(saving, checkpoint_every))
         try:
-            loop.run(0)
+            loop.run(start)
         except HaltedError as halted:
             raise _describe_halt(halted, loop, copy_params) from None
-        finally:
-            loop.display.close()
+        if saving is not None:
+            saving.save()
+        result = _make_result(loop, model, watch)
+        if saving is not None:
+            saving.finish(result)
+    for callback in told:
+        callback.on_end(result)
+    return result
+
+
+_MINUTE = timedelta(minutes=1)
+
+
+def _make_result(loop: Loop, model: Model, watch: Patience) -> Result:
     state = loop.state
-    best = state.params if watch.best is None or patience is None else watch.best
-    result = Result(
+    best = state.params if watch.best is None else watch.best
+    return Result(
         params=model.merge(best, state.model_state),
-        model_state=state.model_state if has_state else None,
+        model_state=state.model_state if loop.update.loss.has_state else None,
         opt_state=state.opt_state,
-        ema_params=model.merge(state.ema, state.model_state) if state.ema else None,
+        ema_params=None if state.ema is None else model.merge(state.ema, state.model_state),
         history=loop.history,
         step=loop.step,
         stop_reason=loop.stop_reason,
@@ -197,9 +232,6 @@ def fit(
         best_step=watch.best_step,
         compilations=loop.compilations,
     )
-    for callback in told:
-        callback.on_end(result)
-    return result
 
 
 def _make_data(data: Any, batch_size: int, *, shuffle: bool, seed: int, last: str) -> Data:
@@ -212,6 +244,12 @@ def _make_data(data: Any, batch_size: int, *, shuffle: bool, seed: int, last: st
     return Arrays(data, batch_size, shuffle=shuffle, seed=seed, last=last)
 
 
+def _saving_event(saving: Saving, every: int | timedelta | None) -> Every:
+    if isinstance(every, int):
+        return Every(every, saving.save)
+    return Every(None, saving.save, (every or _MINUTE).total_seconds())
+
+
 def _total(data: Data, epochs: int | None, steps: int | None) -> int | None:
     totals = [] if steps is None else [steps]
     if epochs is not None and data.steps_per_epoch is not None:
@@ -222,7 +260,7 @@ def _total(data: Data, epochs: int | None, steps: int | None) -> int | None:
 def _evaluate(loop: Loop, evaluation: Evaluation, watch: Patience) -> Callable[[], None]:
     def evaluate() -> None:
         state = loop.state
-        params = state.ema or state.params
+        params = state.params if state.ema is None else state.ema
         metrics = evaluation(params, state.model_state)
         loop.history.evaluations.append({"step": loop.step, **metrics})
         if watch.is_out(loop.step, metrics, params):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,10 +25,21 @@ _MOST_ROLLBACKS = 10
 
 @dataclass
 class Every:
-    """Something to do after every so many steps, or after each epoch if `steps` is `None`."""
+    """Something to do after every so many steps or seconds; after each epoch if both are `None`."""
 
     steps: int | None
     do: Callable[[], None]
+    seconds: float | None = None
+    _last: float = field(default_factory=time.monotonic)
+
+    def is_due(self, step: int) -> bool:
+        """Is it time, after so many steps?"""
+        if self.steps is not None:
+            return step % self.steps == 0
+        if self.seconds is None or time.monotonic() - self._last < self.seconds:
+            return False
+        self._last = time.monotonic()
+        return True
 
 
 @dataclass
@@ -72,6 +84,10 @@ class Loop:
         interrupted: Has somebody asked for the end?
         history: Filled.
         stop_reason: Why it ended; empty as long as it runs.
+        epoch: Epochs completed.
+        step: Steps handed out; all of them are taken where an event happens.
+        epoch_began: The step with which the current epoch began.
+        events: What happens on the way.
     """
 
     update: Update
@@ -88,6 +104,7 @@ class Loop:
     stop_reason: str = ""
     epoch: int = 0
     step: int = 0
+    epoch_began: int = 0
     events: list[Every] = field(default_factory=list)
     _pending: collections.deque[_Call] = field(default_factory=collections.deque)
     _good: State | None = None
@@ -108,10 +125,11 @@ class Loop:
                 if self.stop_reason:
                     break
             else:
-                if self.step == before:
+                if self.step == before and not start:
                     self.stop_reason = "data"
                     break
                 self.epoch += 1
+                self.epoch_began = self.step
                 self._after_epoch()
             start = 0
         self._drain(0)
@@ -149,7 +167,7 @@ class Loop:
             # A run that may have to go back reads its numbers before it goes on.
             done -= self._drain(0 if self.update.on_nonfinite == ROLLBACK else 1)
             for event in self.events:
-                if event.steps is not None and self.step % event.steps == 0:
+                if event.is_due(self.step):
                     self._happen(event)
 
     def _program(self, portion: Portion) -> Any:
@@ -165,7 +183,7 @@ class Loop:
 
     def _after_epoch(self) -> None:
         for event in self.events:
-            if event.steps is None:
+            if event.steps is None and event.seconds is None:
                 self._happen(event)
 
     def _happen(self, event: Every) -> None:

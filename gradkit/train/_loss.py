@@ -1,4 +1,4 @@
-"""The user's loss function, seen as one of trainable leaves, state, batch and key."""
+"""The user's loss function, seen as one of trainable part, state, batch and key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Metrics = dict[str, jax.Array]
 
 @dataclass(frozen=True)
 class Loss:
-    """`loss(leaves, state, batch, key) -> (loss, (metrics, state))`.
+    """`loss(trainable, state, batch, key) -> (loss, (metrics, state))`.
 
     Args:
         fn: `fn(params, batch)` or `fn(params, batch, rng)`; with `has_state`,
@@ -46,11 +46,11 @@ class Loss:
         return any(p.default is p.empty or p.name in ("rng", "key") for p in key)
 
     def __call__(
-        self, leaves: list[Any], state: Any, batch: Any, key: Any
+        self, trainable: Any, state: Any, batch: Any, key: Any
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         if self.compute_dtype is not None:
-            leaves, batch = (_cast(tree, self.compute_dtype) for tree in (leaves, batch))
-        params = self.model.merge(leaves, state)
+            trainable, batch = (_cast(x, self.compute_dtype) for x in (trainable, batch))
+        params = self.model.merge(trainable, state)
         args = (params, state, batch) if self.has_state else (params, batch)
         result = self.fn(*args, key) if self.takes_key else self.fn(*args)
         loss, metrics, new_state = self._read(result)

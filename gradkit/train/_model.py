@@ -24,15 +24,16 @@ class Model:
     """How to take a user's model apart and put it together.
 
     Attributes:
-        trainable: The floating-point leaves, a flat list.
+        trainable: The model with its floating-point leaves alone, and `None` for the others: its
+            structure is what an optimizer's masks and labels refer to.
         state: What the model carries from step to step and nobody differentiates; a pytree.
         merge: From trainable leaves and state to the user's model.
         read_state: From a model that has run to its state.
     """
 
-    trainable: list[Any]
+    trainable: Any
     state: Any
-    merge: Callable[[list[Any], Any], Any]
+    merge: Callable[[Any, Any], Any]
     read_state: Callable[[Any], Any]
 
 
@@ -46,7 +47,7 @@ def take_apart(params: Any) -> Model:
     if nnx is not None and isinstance(params, nnx.Module):
         return _take_module_apart(nnx, params)
     trainable, merge = _split(params)
-    return Model(trainable, None, lambda leaves, state: merge(leaves), lambda model: None)
+    return Model(trainable, None, lambda trainable, state: merge(trainable), lambda model: None)
 
 
 def _take_module_apart(nnx: Any, module: Any) -> Model:
@@ -56,17 +57,17 @@ def _take_module_apart(nnx: Any, module: Any) -> Model:
     def read_state(model: Any) -> Any:
         return nnx.split(model, nnx.Param, ...)[2]
 
-    def merge_module(leaves: list[Any], state: Any) -> Any:
+    def merge_module(trainable: Any, state: Any) -> Any:
         # A variable belongs to the trace that makes it: made anew, it can be set in this one.
-        return nnx.merge(graph, merge(leaves), jax.tree.map(lambda x: x, state))
+        return nnx.merge(graph, merge(trainable), jax.tree.map(lambda x: x, state))
 
     return Model(trainable, jax.tree.map(_copy, rest), merge_module, read_state)
 
 
-def _split(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
+def _split(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
     leaves, structure = jax.tree.flatten(tree)
-    slots = [i for i, leaf in enumerate(leaves) if _is_trainable(leaf)]
-    if not slots:
+    trainable = [_copy(leaf) if _is_trainable(leaf) else None for leaf in leaves]
+    if all(leaf is None for leaf in trainable):
         raise TypeError(
             describe(
                 "there is nothing to train: params= of fit has no floating-point array",
@@ -75,13 +76,12 @@ def _split(tree: Any) -> tuple[list[Any], Callable[[list[Any]], Any]]:
             )
         )
 
-    def merge(trainable: list[Any]) -> Any:
-        full = list(leaves)
-        for slot, leaf in zip(slots, trainable, strict=True):
-            full[slot] = leaf
-        return jax.tree.unflatten(structure, full)
+    def merge(trained: Any) -> Any:
+        found = iter(jax.tree.leaves(trained))
+        pairs = zip(leaves, trainable, strict=True)
+        return jax.tree.unflatten(structure, [x if t is None else next(found) for x, t in pairs])
 
-    return [_copy(leaves[i]) for i in slots], merge
+    return jax.tree.unflatten(structure, trainable), merge
 
 
 def _is_trainable(leaf: Any) -> bool:

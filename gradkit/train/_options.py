@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from gradkit._errors import describe, did_you_mean
@@ -20,6 +21,9 @@ def check_options(
     accumulate: int,
     patience: int | None,
     eval_data: Any,
+    resume: bool,
+    checkpoint_dir: Any,
+    checkpoint_every: Any,
     **counts: int | None,
 ) -> None:
     """Raise for the first option that cannot be.
@@ -35,6 +39,11 @@ def check_options(
         if value not in known:
             text = f"fit has no {name}={value!r}{did_you_mean(str(value), known)}"
             raise ValueError(describe(text, expected=", ".join(map(repr, known))))
+    if not isinstance(checkpoint_every, timedelta):
+        counts["checkpoint_every"] = checkpoint_every
+    elif checkpoint_every <= timedelta(0):
+        text = "checkpoint_every= of fit"
+        raise ValueError(describe(text, expected="a time", got=repr(checkpoint_every)))
     counts |= {"batch_size": batch_size, "accumulate": accumulate, "patience": patience}
     for name, value in counts.items():
         if value is not None and (not isinstance(value, int) or value < 1):
@@ -57,6 +66,9 @@ def check_options(
         raise ValueError(
             describe("patience= of fit needs eval_data=", fix="give data to evaluate on")
         )
+    if (resume or checkpoint_every) and checkpoint_dir is None:
+        option = "resume=" if resume else "checkpoint_every="
+        raise ValueError(describe(f"{option} of fit needs checkpoint_dir=", fix="give a folder"))
     if has_state and not (isinstance(params, tuple) and len(params) == 2):
         raise TypeError(
             describe(

@@ -17,20 +17,20 @@ class State:
 
     Attributes:
         step: Steps taken, skipped ones included; int32.
-        params: The trainable leaves.
+        params: The trainable part of the model.
         model_state: What the model carries and nobody differentiates.
         opt_state: State of the optimizer.
-        ema: Exponential moving average of `params`; empty without one.
+        ema: Exponential moving average of `params`; `None` without one.
         scale: The factor of the loss and the good steps since it changed, for float16.
         skipped: Steps skipped so far, and in a row, because a number was not finite; int32[2].
         halted: Is nothing to be done any more?
     """
 
     step: jax.Array
-    params: list[jax.Array]
+    params: Any
     model_state: Any
     opt_state: optax.OptState
-    ema: list[jax.Array]
+    ema: Any
     scale: tuple[jax.Array, ...]
     skipped: jax.Array
     halted: jax.Array
@@ -40,7 +40,7 @@ _FIRST_SCALE = 2.0**15
 
 
 def first_state(
-    params: list[jax.Array],
+    params: Any,
     model_state: Any,
     optimizer: optax.GradientTransformation,
     *,
@@ -53,7 +53,7 @@ def first_state(
         params=params,
         model_state=model_state,
         opt_state=jax.tree.map(jnp.array, optimizer.init(params)),
-        ema=[jnp.copy(x) for x in params] if ema else [],
+        ema=jax.tree.map(jnp.copy, params) if ema else None,
         scale=(jnp.float32(_FIRST_SCALE), jnp.zeros((), jnp.int32)) if scaled else (),
         skipped=jnp.zeros(2, jnp.int32),
         halted=jnp.zeros((), bool),

@@ -78,7 +78,7 @@ class Update:
     ) -> tuple[tuple[jax.Array, tuple[Logs, Any]], Any]:
         """Value and gradient, averaged over the parts of a batch."""
 
-        def scaled(params: list[Any], model_state: Any, part: Any, key: Any) -> Any:
+        def scaled(params: Any, model_state: Any, part: Any, key: Any) -> Any:
             loss, rest = self.loss(params, model_state, part, key)
             return (loss if factor is None else loss * factor.astype(loss.dtype)), (loss, rest)
 

@@ -1,0 +1,205 @@
+"""Checkpoints: written by orbax in the background, whole or not at all, and read with care."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gradkit._errors import CheckpointError, describe
+from gradkit.train._folder import Folder
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds.
+
+    Attributes:
+        arrays: A pytree of arrays, PRNG keys included, whose types the run knows beforehand.
+        position: Numbers and texts: where the run is.
+        logs: Arrays of any length, by name.
+    """
+
+    arrays: Any
+    position: dict[str, Any]
+    logs: Mapping[str, np.ndarray]
+
+
+class Checkpoints:
+    """The checkpoints of one run in one folder, which no other run can use meanwhile.
+
+    Args:
+        folder: The folder; made if need be.
+        keep: How many to keep, the newest ones.
+
+    Raises:
+        ImportError: Without orbax, the extra `checkpoint`.
+        CheckpointError: If the folder cannot be written to, or another run uses it.
+    """
+
+    def __init__(self, folder: str | Path, keep: int):
+        try:
+            import orbax.checkpoint as ocp
+        except ImportError as error:
+            text = "checkpoint_dir= needs orbax: pip install 'gradkit[checkpoint]'"
+            raise ImportError(text) from error
+        self._ocp = ocp
+        self._failed: Exception | None = None
+        self._folder = Folder(Path(folder))
+        self._folder.lock()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False)
+        self._manager = ocp.CheckpointManager(self._folder.path, options=options)
+
+    def save(self, step: int, saved: Saved) -> None:
+        """Begin to write; the arrays may be given away when this returns.
+
+        Warns:
+            UserWarning: If it, or the one before, could not be written.
+        """
+        try:
+            self._write(step, saved)
+            self._failed = None
+        except Exception as error:
+            self._failed = error
+            text = f"checkpoint {step} could not be written: {type(error).__name__}: {error}"
+            warnings.warn(text, stacklevel=2)
+
+    def _write(self, step: int, saved: Saved) -> None:
+        args = self._ocp.args
+        leaves = [_as_data(x) for x in jax.tree.leaves(saved.arrays)]
+        about = {"format": _FORMAT, "types": _types(saved.arrays), "position": saved.position}
+        items = args.Composite(
+            arrays=args.StandardSave({str(i): x for i, x in enumerate(leaves)}),
+            logs=args.StandardSave({"": np.zeros(1), **saved.logs}),
+            about=args.JsonSave(about),
+        )
+        self._manager.save(step, args=items, force=True)
+
+    def finish(self) -> None:
+        """Wait for what is being written.
+
+        Raises:
+            CheckpointError: If it cannot be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+            if self._failed is not None:
+                raise self._failed
+        except Exception as error:
+            raise CheckpointError(
+                describe(
+                    f"the last checkpoint could not be written to {self._folder.path}",
+                    got=f"{type(error).__name__}: {error}",
+                )
+            ) from error
+
+    def close(self) -> None:
+        """Leave the folder to others."""
+        try:
+            self._manager.close()
+        finally:
+            self._folder.unlock()
+
+    def newest(self, like: Any) -> tuple[int, Saved] | None:
+        """The newest checkpoint that can be read, or `None` if there is none.
+
+        Args:
+            like: Arrays of the types and structure that it must have.
+
+        Raises:
+            CheckpointError: If it was written by a run of another structure.
+
+        Warns:
+            UserWarning: For each that is damaged, or no checkpoint of `fit`.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                about = self._restore(step, "about", self._ocp.args.JsonRestore())
+                known = about["format"] == _FORMAT
+                types, position = about["types"], about["position"]
+            except Exception as error:
+                self._warn_of(step, error)
+                continue
+            if not known:
+                self._warn_of(step, ValueError(f"format {about['format']}"))
+                continue
+            self._compare(step, types, _types(like))
+            try:
+                return step, Saved(self._read_arrays(step, like), position, self._read_logs(step))
+            except Exception as error:
+                self._warn_of(step, error)
+        return None
+
+    def _restore(self, step: int, item: str, arg: Any) -> Any:
+        return self._manager.restore(step, args=self._ocp.args.Composite(**{item: arg}))[item]
+
+    def _read_arrays(self, step: int, like: Any) -> Any:
+        leaves, structure = jax.tree.flatten(like)
+        wanted = {
+            str(i): jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+            for i, x in enumerate(map(_as_data, leaves))
+        }
+        found = self._restore(step, "arrays", self._ocp.args.StandardRestore(wanted))
+        pairs = zip(leaves, (found[str(i)] for i in range(len(leaves))), strict=True)
+        return jax.tree.unflatten(structure, [_as_key(x, data) for x, data in pairs])
+
+    def _read_logs(self, step: int) -> dict[str, np.ndarray]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that their shapes were not given
+            found = self._restore(step, "logs", self._ocp.args.StandardRestore())
+        return {name: np.asarray(values) for name, values in found.items() if name}
+
+    def _compare(self, step: int, written: dict[str, str], own: dict[str, str]) -> None:
+        lines = list(_differences(written, own))
+        if lines:
+            raise CheckpointError(
+                describe(
+                    f"checkpoint {step} in {self._folder.path} is of another model or optimizer",
+                    expected="the same arrays",
+                    got="\n            ".join(lines[:12]),
+                    fix="resume with the model and optimizer that wrote it, or use another folder",
+                )
+            )
+
+    def _warn_of(self, step: int, error: Exception) -> None:
+        first = (str(error).strip().splitlines() or [""])[0]
+        text = f"checkpoint {step} in {self._folder.path} is damaged, or none of fit: {first}"
+        warnings.warn(text, stacklevel=2)
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _as_data(x: Any) -> Any:
+    return jax.random.key_data(x) if _is_key(x) else x
+
+
+def _as_key(like: Any, data: Any) -> Any:
+    if not _is_key(like):
+        return data
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))
+
+
+def _types(tree: Any) -> dict[str, str]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}".replace(" ", "")
+        for path, x in leaves
+    }
+
+
+def _differences(written: dict[str, str], own: dict[str, str]) -> Iterator[str]:
+    for path in sorted(written.keys() | own.keys()):
+        there, here = written.get(path, "nothing"), own.get(path, "nothing")
+        if there != here:
+            yield f"{path}: {there} in the checkpoint, {here} here"
