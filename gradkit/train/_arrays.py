@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradkit._errors import describe
+from gradkit.train._placement import Placement
 from gradkit.train._portion import Portion
 
 KEEP, DROP = "keep", "drop"
@@ -30,7 +31,7 @@ class Arrays:
         seed: Of the order.
         last: What becomes of the last, shorter batch: `"keep"` it, as a shorter batch, or
             `"drop"` it.
-        sharding: Where a batch is to lie; `None` for the default device.
+        placement: The devices; `None` for the default one.
 
     Raises:
         TypeError: If something in the tree is no array.
@@ -45,16 +46,18 @@ class Arrays:
         shuffle: bool,
         seed: int,
         last: str = KEEP,
-        sharding: jax.sharding.Sharding | None = None,
+        placement: Placement | None = None,
     ):
         self._data = jax.tree.map(_on_device, data)
+        if placement is not None:
+            self._data = jax.device_put(self._data, placement.whole)
         self._n = _length(self._data)
         self._batch_size = min(batch_size, self._n)
         self._shuffle = shuffle
         self._seed = seed
         self._rest = self._n % self._batch_size if last == KEEP else 0
         self._picks = {
-            size: functools.partial(_pick, size, sharding)
+            size: functools.partial(_pick, size, placement)
             for size in (self._batch_size, self._rest)
         }
         self._shuffled = jax.jit(functools.partial(_shuffle, seed))
@@ -80,13 +83,11 @@ class Arrays:
         return Portion(count, size, self._picks[size], source_at)
 
 
-def _pick(size: int, sharding: Any, source: Any, i: Any) -> Any:
+def _pick(size: int, placement: Placement | None, source: Any, i: Any) -> Any:
     data, first = source
     start = first + i * size
     batch = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), data)
-    if sharding is None or size % sharding.mesh.devices.shape[0]:
-        return batch
-    return jax.lax.with_sharding_constraint(batch, sharding)
+    return batch if placement is None else placement.divide(batch, size)
 
 
 def _shuffle(seed: int, data: Any, epoch: Any) -> Any:

@@ -47,13 +47,17 @@ class Chunk:
 
 
 def make_chunk(
-    update: UpdateFunction, pick: Callable[[Any, Any], Any], most: int = MOST_STEPS
+    update: UpdateFunction,
+    pick: Callable[[Any, Any], Any],
+    shardings: Any = None,
+    most: int = MOST_STEPS,
 ) -> Chunk:
     """`chunk(state, count, source) -> (state, status, logs)`, `count` steps on batches of `source`.
 
     Args:
         update: One step.
         pick: `pick(source, i)` is the batch of step `i` of the call.
+        shardings: Where the state lies, and is to stay, if not on one device.
         most: The largest `count`; the logs have that length.
 
     Returns:
@@ -78,5 +82,6 @@ def make_chunk(
         taken, state, logs = jax.lax.while_loop(goes_on, body, (jnp.int32(0), state, logs))
         return state, Status(taken, state.halted, state.skipped), logs
 
-    made = Chunk(jax.jit(chunk, donate_argnums=0))
+    outputs = None if shardings is None else (shardings, None, None)
+    made = Chunk(jax.jit(chunk, donate_argnums=0, out_shardings=outputs))
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -26,6 +27,7 @@ from gradkit.train._model import Model, take_apart
 from gradkit.train._options import check_options
 from gradkit.train._pace import Pace
 from gradkit.train._patience import Patience
+from gradkit.train._placement import REPLICATED, Placement, make_placement
 from gradkit.train._portion import Data
 from gradkit.train._progress import make_display
 from gradkit.train._result import Result
@@ -59,6 +61,8 @@ def fit(
     checkpoint_every: int | timedelta | None = None,
     keep_checkpoints: int = 3,
     resume: bool = False,
+    mesh: jax.sharding.Mesh | None = None,
+    param_sharding: Any = REPLICATED,
     accumulate: int = 1,
     ema_decay: float | None = None,
     compute_dtype: Any = None,
@@ -101,6 +105,10 @@ def fit(
         keep_checkpoints: How many to keep, the newest ones.
         resume: Go on from the newest checkpoint in `checkpoint_dir`, if there is one. The outcome
             is that of a run that was never interrupted, to the last bit.
+        mesh: The devices to train on; batches are divided along its first axis. Default: all local
+            accelerators, or one device where there are none.
+        param_sharding: `"replicated"`, `"fsdp"` (parameters and optimizer divided along the
+            longest axis), or a tree of `PartitionSpec` like `params`.
         accumulate: Divide each batch into so many parts and average their gradients, for batches
             that do not fit into memory at once.
         ema_decay: Keep an exponential moving average of the parameters; evaluations use it.
@@ -163,10 +171,15 @@ def fit(
         log_gradient_norm,
     )
     scaled = compute_dtype is not None and jnp.finfo(compute_dtype).maxexp < 100
+    placement = make_placement(mesh, param_sharding)
+    trainable = model.trainable if placement is None else placement.place_params(model.trainable)
     state = first_state(
-        model.trainable, model_state, update.optimizer, ema=ema_decay is not None, scaled=scaled
+        trainable, model_state, update.optimizer, ema=ema_decay is not None, scaled=scaled
     )
-    source = _make_data(data, batch_size, shuffle=shuffle, seed=seed, last=last_batch)
+    if placement is not None:
+        state = placement.place_rest(state)
+    make_data = functools.partial(_make_data, batch_size=batch_size, seed=seed, placement=placement)
+    source = make_data(data, shuffle=shuffle, last=last_batch)
     epochs = 1 if epochs is None and steps is None else epochs
 
     def copy_params(state: State) -> Any:
@@ -185,10 +198,11 @@ def fit(
             most_steps=steps,
             most_epochs=epochs,
             interrupted=stack.enter_context(interrupts()),
+            is_divided=placement is not None,
         )
         watch = Patience(patience, monitor)
         if eval_data is not None:
-            evaluated = _make_data(eval_data, batch_size, shuffle=False, seed=seed, last=KEEP)
+            evaluated = make_data(eval_data, shuffle=False, last=KEEP)
             eval_loss = loss if eval_fn is None else replace(loss, fn=eval_fn)
             loop.events.append(
                 Every(eval_every, _evaluate(loop, Evaluation(eval_loss, evaluated, seed), watch))
@@ -234,14 +248,16 @@ def _make_result(loop: Loop, model: Model, watch: Patience) -> Result:
     )
 
 
-def _make_data(data: Any, batch_size: int, *, shuffle: bool, seed: int, last: str) -> Data:
+def _make_data(
+    data: Any, *, batch_size: int, shuffle: bool, seed: int, last: str, placement: Placement | None
+) -> Data:
     if (
         isinstance(data, Iterable)
         and not isinstance(data, tuple | dict)
         and not hasattr(data, "ndim")
     ):
-        return Stream(data)
-    return Arrays(data, batch_size, shuffle=shuffle, seed=seed, last=last)
+        return Stream(data, placement)
+    return Arrays(data, batch_size, shuffle=shuffle, seed=seed, last=last, placement=placement)
 
 
 def _saving_event(saving: Saving, every: int | timedelta | None) -> Every:

@@ -82,6 +82,7 @@ class Loop:
         most_steps: Steps after which it ends; `None` for no limit.
         most_epochs: Epochs after which it ends; `None` for no limit.
         interrupted: Has somebody asked for the end?
+        is_divided: Does it run on several devices?
         history: Filled.
         stop_reason: Why it ended; empty as long as it runs.
         epoch: Epochs completed.
@@ -100,6 +101,7 @@ class Loop:
     most_steps: int | None
     most_epochs: int | None
     interrupted: Callable[[], bool]
+    is_divided: bool = False
     history: History = field(default_factory=History)
     stop_reason: str = ""
     epoch: int = 0
@@ -172,7 +174,10 @@ class Loop:
 
     def _program(self, portion: Portion) -> Any:
         if portion.pick not in self._chunks:
-            self._chunks[portion.pick] = make_chunk(self.update, portion.pick)
+            shardings = None
+            if self.is_divided:
+                shardings = jax.tree.map(lambda x: x.sharding, self.state)
+            self._chunks[portion.pick] = make_chunk(self.update, portion.pick, shardings)
         return self._chunks[portion.pick]
 
     def _until_next_event(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 import time
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from gradkit._errors import describe
+from gradkit.train._placement import Placement
 from gradkit.train._portion import Portion
 
 _MOST_BYTES = 64 << 20  # of one group of batches
@@ -25,14 +27,15 @@ class Stream:
 
     Args:
         data: Iterated anew each epoch. An iterator serves one epoch only.
-        sharding: Where a batch is to lie; `None` for the default device.
+        placement: The devices; `None` for the default one.
     """
 
     steps_per_epoch = None
 
-    def __init__(self, data: Iterable[Any], sharding: jax.sharding.Sharding | None = None):
+    def __init__(self, data: Iterable[Any], placement: Placement | None = None):
         self._data = data
-        self._sharding = sharding
+        self._placement = placement
+        self._picks: dict[int, Any] = {}
         self._used = False
 
     def portions(self, epoch: int, start: int) -> Iterator[Portion]:
@@ -53,15 +56,21 @@ class Stream:
                     raise group
                 batches, count = group
                 examples = next((x.shape[1] for x in jax.tree.leaves(batches) if x.ndim > 1), 1)
-                yield Portion(count, examples, _pick, lambda n, batches=batches: (batches, n))
+                pick = self._picks.setdefault(
+                    examples, functools.partial(_pick, examples, self._placement)
+                )
+                if self._placement is not None:
+                    batches = jax.device_put(batches, self._placement.whole)
+                yield Portion(count, examples, pick, lambda n, batches=batches: (batches, n))
         finally:
             stop.set()
 
 
-def _pick(source: Any, i: Any) -> Any:
+def _pick(size: int, placement: Placement | None, source: Any, i: Any) -> Any:
     batches, first = source
     take = jax.lax.dynamic_index_in_dim
-    return jax.tree.map(lambda x: take(x, first + i, keepdims=False), batches)
+    batch = jax.tree.map(lambda x: take(x, first + i, keepdims=False), batches)
+    return batch if placement is None else placement.divide(batch, size)
 
 
 def _gather(iterator: Any, start: int, groups: queue.Queue, stop: threading.Event) -> None:
