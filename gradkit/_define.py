@@ -18,15 +18,16 @@ _types: set[str] = set()
 
 
 def defined_types() -> frozenset[str]:
-    """The operation types that have been defined with `op`."""
+    """The operation types that have been defined with `op` or `host_op`."""
     return frozenset(_types)
 
 
 class Operation(RuledFunction):
-    """A function that is an operation of a named type; made by `op`."""
+    """A function that is an operation of a named type; made by `op` and `host_op`."""
 
     def __init__(self, op_type: str, fn: Callable[..., Any], require_gradient: bool):
         super().__init__(fn)
+        _types.add(op_type)
         self.type = op_type
         self._require_gradient = require_gradient
 
@@ -42,15 +43,16 @@ class Operation(RuledFunction):
     def call_with(self, rule: Rule, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """The call, with a given rule."""
         args, attrs = self._parameters.bind(args, kwargs)
-        defaults = {
-            name: parameter.default
-            for name, parameter in self._parameters.signature.parameters.items()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        }
         names = [self._parameters.name_of(i) for i in range(len(args))]
         natural = lambda *xs: self._fn(*xs, **attrs)  # noqa: E731 - a closure, not a function
         inputs = range(self._parameters.skipped, len(args))
-        return call_operation(self.type, natural, rule, args, names, {**defaults, **attrs}, inputs)
+        return call_operation(self.type, natural, rule, args, names, self._attrs(attrs), inputs)
+
+    def _attrs(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword-only arguments of a call, defaults included."""
+        parameters = self._parameters.signature.parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        return {**defaults, **given}
 
     def _missing_gradient(self, op: Op, *y_bars: Any) -> Any:
         del op, y_bars
@@ -147,7 +149,6 @@ def op(name: str, *, require_gradient: bool = False) -> Callable[[Callable[..., 
     check_name(name, "an operation type is a name.", '@op("Name") above the function')
 
     def define(fn: Callable[..., Any]) -> Operation:
-        _types.add(name)
         return Operation(name, fn, require_gradient)
 
     return define

@@ -15,10 +15,12 @@ from typing import Any
 
 import jax
 
+# Private: see `emit_callback`.
+from jax._src import callback as _callback
+
 # Private: the class behind `jax.linearize` and `jax.grad`, the backward pass and the cache-key
 # context have no public name. Needed by `differentiation_hooks` (see there); can go when JAX
 # offers a hook that runs around its differentiation rules.
-from jax._src import callback as _callback
 from jax._src import core as _core
 from jax._src import pjit as _pjit
 from jax._src import util as _util
@@ -33,6 +35,7 @@ Aval = Any
 
 # Source lines in JAX's messages and profiles are the user's, not gradkit's.
 source_info_util.register_exclusion(os.path.join(os.path.dirname(__file__), "_"))
+source_info_util.register_exclusion(os.path.join(os.path.dirname(__file__), "rules"))
 
 
 def make_debug_info(name: str) -> Any:
@@ -79,6 +82,13 @@ def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
         return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()  # JAX 0.12
     return len(consts), len(carry)
+
+
+def manual_axes(params: dict[str, Any]) -> tuple[Any, ...]:
+    """The mesh axes that a `shard_map` takes over, in the order of its mesh."""
+    # Renamed in JAX 0.10: drop the second name when 0.9 is no longer supported.
+    own = params["newly_manual_axes" if "newly_manual_axes" in params else "manual_axes"]
+    return tuple(axis for axis in params["mesh"].axis_names if axis in own)
 
 
 def cached_weakly(cls: type) -> type:
@@ -156,9 +166,7 @@ def emit_callback(ctx: Any, callback: Callable[..., Any], operands: Sequence[Any
     `shard_map` on each) has no public name; `jax.pure_callback` has it, but hands JAX arrays to
     its function. Can go when JAX publishes it, or has a callback on NumPy arrays.
     """
-    sharding = _callback._callback_op_sharding(
-        ctx.module_context.axis_context, None, ctx.avals_out
-    )
+    sharding = _callback._callback_op_sharding(ctx.module_context.axis_context, None, ctx.avals_out)
     results, _, _ = mlir.emit_python_callback(
         ctx, callback, None, list(operands), ctx.avals_in, ctx.avals_out,
         has_side_effect=False, returns_token=False, sharding=sharding,
@@ -237,8 +245,20 @@ def scope_of(eqn: jex_core.JaxprEqn) -> str:
     return _scope_text(eqn.source_info.name_stack)
 
 
+def scopes_of(eqn: jex_core.JaxprEqn) -> list[tuple[str, int]]:
+    """The named scopes of an equation: each with a number that tells two uses of one name apart.
+
+    Entering a named scope makes an object, which all equations inside share.
+    """
+    return [(part.name, id(part)) for part in _scope_parts(eqn.source_info.name_stack)]
+
+
 def _scope_text(stack: Any) -> str:
-    return "/".join(part.name for part in stack.stack if type(part).__name__ == "Scope")
+    return "/".join(part.name for part in _scope_parts(stack))
+
+
+def _scope_parts(stack: Any) -> list[Any]:
+    return [part for part in stack.stack if type(part).__name__ == "Scope"]
 
 
 @functools.cache
@@ -365,3 +385,42 @@ def stop_gradient_site(eqn: jex_core.JaxprEqn) -> tuple[str, int] | None:
     if caller.file_name.startswith(os.path.dirname(jax.__file__)):
         return None
     return caller.file_name, caller.line_num
+
+
+def user_line(eqn: jex_core.JaxprEqn, stop: str = "") -> str:
+    """The line of the user's code that an equation was written on: `"file.py:12"`, or `""`.
+
+    Args:
+        eqn: The equation.
+        stop: A folder; lines that called into it say nothing about the equation.
+
+    The innermost line outside of installed packages; failing that, the innermost outside of JAX.
+    """
+    traceback = eqn.source_info.traceback
+    frames = list(traceback.frames) if traceback is not None else []
+    own = (os.path.dirname(jax.__file__), os.path.dirname(__file__))
+    library = ""
+    for frame in frames:
+        file = frame.file_name
+        if stop and file.startswith(stop):
+            break
+        if file.startswith((*own, "<frozen")):
+            continue
+        line = f"{file}:{frame.line_num}"
+        if "site-packages" not in file and not file.startswith(_STANDARD_LIBRARY):
+            return line
+        library = library or line
+    return library
+
+
+_STANDARD_LIBRARY = os.path.dirname(os.__file__)
+
+
+def is_transposed(eqn: jex_core.JaxprEqn) -> bool:
+    """Does an equation belong to a backward pass, by the transformations in its name stack?"""
+    return any(part.name == "transpose" for part in eqn.source_info.name_stack.stack)
+
+
+def is_from_library(program: jex_core.ClosedJaxpr) -> bool:
+    """Was the function of a traced program written in JAX itself?"""
+    return os.path.dirname(jax.__file__) in program.jaxpr.debug_info.func_src_info

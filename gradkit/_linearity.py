@@ -236,4 +236,6 @@ def _blame(eqn: JaxprEqn, kinds: list[Kind]) -> str:
         return f"'{name}' mixes the cotangent with a value that does not depend on it"
     if name == "mul":
         return "'mul' multiplies the cotangent by itself"
+    if name == "gradkit_host_call":
+        return f"{eqn.params['call'].name} runs outside JAX, which cannot transpose it"
     return f"'{name}' is not linear in the cotangent"

@@ -10,6 +10,7 @@ from gradkit._errors import (
     ForwardModeError,
     GradientCheckError,
     GradkitError,
+    HostResultError,
     NonFiniteError,
     OverrideKeyError,
     OverrideValueError,
@@ -19,6 +20,7 @@ from gradkit._errors import (
     UnknownGradientError,
     UnusedOverrideWarning,
 )
+from gradkit._host import host_op
 from gradkit._override import gradient_override_map, override
 from gradkit._registry import (
     NotDifferentiable,
@@ -39,6 +41,7 @@ __all__ = [
     "ForwardModeError",
     "GradientCheckError",
     "GradkitError",
+    "HostResultError",
     "NonFiniteError",
     "NotDifferentiable",
     "Op",
@@ -56,6 +59,7 @@ __all__ = [
     "fit",
     "get_gradient",
     "gradient_override_map",
+    "host_op",
     "op",
     "overridable_ops",
     "override",

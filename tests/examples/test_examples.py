@@ -24,7 +24,7 @@ def run_example():
 
 
 def test_every_example_has_a_test_here():
-    tested = {"digits.py", "tensorflow_tutorial.py"}
+    tested = {"digits.py", "host_ode.py", "tensorflow_tutorial.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -57,3 +57,11 @@ def test_digits_trains_a_binarised_model_and_agrees_with_independent_values(run_
     assert pixels.shape[0] > 400
     assert pixels.shape[1] > 1200
     assert np.ptp(pixels[..., :3]) > 0.9, "the picture is not blank"
+
+
+def test_host_ode_fits_an_ode_through_scipy_and_agrees_with_independent_values(run_example, capsys):
+    rows = run_example("host_ode.py", [])
+    assert len(rows) == 9
+    for row in rows:
+        assert row.value == pytest.approx(row.independent, rel=1e-4), row
+    assert "gradient of 'solve': ok" in capsys.readouterr().out
