@@ -78,6 +78,18 @@ class Images:
         """The image of other vectors, or of these at another point (float64)."""
         return [as_numpy(v) for v in self.map(vectors, self.point if point is None else point)[1]]
 
+    def apply_at(
+        self, point: Sequence[np.ndarray], vectors: Sequence[np.ndarray]
+    ) -> list[np.ndarray]:
+        """The image at a point that was not asked for: NaN if nothing can be computed there.
+
+        Functions on the host may raise outside their domain, where others return NaN.
+        """
+        try:
+            return self.apply(vectors, point)
+        except Exception:
+            return [np.full(np.shape(x), np.nan) for x in self.values[0]]
+
     def average(self, vectors: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The image of other vectors at the point; in coarse arithmetic, averaged around it."""
         if not self.is_averaged:

@@ -120,7 +120,7 @@ class Judge:
         sizes = [c.size]
         for t in (0.25, -0.25):
             moved = [x + t * d for x, d in zip(point, c.direction.tangents, strict=True)]
-            image = c.images.apply(vectors, moved)
+            image = c.images.apply_at(moved, vectors)
             other = c.direction.tangents
             if c.images.mode == "forward":
                 other = self.truth.cotangents[c.weight]
@@ -151,7 +151,7 @@ class Judge:
         for _ in range(3):
             step = random_step(rng, c.images.point, radius)
             moved = [x + d for x, d in zip(c.images.point, step, strict=True)]
-            image = c.images.apply(vectors, moved)
+            image = c.images.apply_at(moved, vectors)
             reverse = c.images.mode == "reverse"
             other = c.direction.tangents if reverse else self.truth.cotangents[c.weight]
             numbers.append(pair(image, other))

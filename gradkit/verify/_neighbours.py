@@ -74,7 +74,7 @@ class Neighbours:
     def around(self) -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
         """Points and images, where the image is finite."""
         vectors = self.images.vectors[self.index]
-        found = ((point, self.images.apply(vectors, point)) for point in self.points)
+        found = ((point, self.images.apply_at(point, vectors)) for point in self.points)
         return [(point, image) for point, image in found if all_finite(image)]
 
     def judge(self, direction: Direction, weight: int) -> str:
@@ -169,7 +169,7 @@ class Neighbours:
         rng = np.random.default_rng(self.seed)
         step = random_step(rng, self.images.point, 0.5)
         point = [x + d for x, d in zip(self.images.point, step, strict=True)]
-        image = _flatten(self.images.apply(self.images.vectors[self.index], point))
+        image = _flatten(self.images.apply_at(point, self.images.vectors[self.index]))
         return float(np.abs(image).max(initial=0.0)) if np.isfinite(image).all() else 0.0
 
     @cached_property

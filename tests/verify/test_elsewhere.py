@@ -1,5 +1,7 @@
 """Gradients that are right where they are tried, and wrong elsewhere; and what may be left out."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -147,6 +149,24 @@ def test_a_host_function_that_raises_outside_its_domain_is_right():
     report = check(with_rule(on_host, lambda r, g: (g / r[0],)), POSITIVE)
     assert report.ok, report
     assert "signs flipped" not in report.points
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0], ids=["right", "wrong"])
+def test_a_host_function_that_raises_a_step_away_is_judged(factor):
+    def arcsine(x, slope):
+        x = np.asarray(x)
+        if (abs(x) > 1).any():
+            raise ValueError("not for these")
+        return (factor / np.sqrt(1 - x * x) if slope else np.arcsin(x)).astype(x.dtype)
+
+    def on_host(x, slope=False):
+        kind = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        call = functools.partial(arcsine, slope=slope)
+        return jax.pure_callback(call, kind, x, vmap_method="sequential")
+
+    rule = with_rule(lambda x: on_host(x), lambda r, g: (g * on_host(r[0], slope=True),))
+    report = check(rule, np.float32([0.1, 0.9, -0.95]))
+    assert report.verdict == ("ok" if factor == 1 else "wrong"), report
 
 
 def test_wrong_for_another_key_only():
