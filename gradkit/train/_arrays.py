@@ -15,7 +15,6 @@ from gradkit.train._placement import Placement
 from gradkit.train._portion import Portion
 
 KEEP, DROP = "keep", "drop"
-_SHUFFLE = 0x5F  # folded into the seed: shuffling has keys of its own
 
 
 class Arrays:
@@ -56,11 +55,11 @@ class Arrays:
         self._shuffle = shuffle
         self._seed = seed
         self._rest = self._n % self._batch_size if last == KEEP else 0
+        first = self._n - self._rest
         self._picks = {
-            size: functools.partial(_pick, size, placement)
-            for size in (self._batch_size, self._rest)
+            self._batch_size: functools.partial(_pick, 0, self._batch_size, placement),
+            self._rest: functools.partial(_pick, first, self._rest, placement),
         }
-        self._shuffled = jax.jit(functools.partial(_shuffle, seed))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -69,30 +68,26 @@ class Arrays:
 
     def portions(self, epoch: int, start: int) -> Iterator[Portion]:
         """All full batches, then the short one."""
-        data = self._shuffled(self._data, epoch) if self._shuffle else self._data
+        data = self._data
+        if self._shuffle:
+            order = np.random.default_rng([self._seed, epoch]).permutation(self._n)
+            data = _take(data, order.astype(np.int32))
         full = self._n // self._batch_size
         if start < full:
-            yield self._portion(data, start * self._batch_size, full - start, self._batch_size)
+            pick = self._picks[self._batch_size]
+            yield Portion(full - start, self._batch_size, pick, data, start)
         if self._rest and start <= full:
-            yield self._portion(data, full * self._batch_size, 1, self._rest)
-
-    def _portion(self, data: Any, first: int, count: int, size: int) -> Portion:
-        def source_at(n: int) -> Any:
-            return data, np.int32(first + n * size)
-
-        return Portion(count, size, self._picks[size], source_at)
+            yield Portion(1, self._rest, self._picks[self._rest], data)
 
 
-def _pick(size: int, placement: Placement | None, source: Any, i: Any) -> Any:
-    data, first = source
+def _pick(first: int, size: int, placement: Placement | None, data: Any, i: Any) -> Any:
     start = first + i * size
     batch = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), data)
     return batch if placement is None else placement.divide(batch, size)
 
 
-def _shuffle(seed: int, data: Any, epoch: Any) -> Any:
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _SHUFFLE), epoch)
-    order = jax.random.permutation(key, _length(data))
+@jax.jit
+def _take(data: Any, order: Any) -> Any:
     return jax.tree.map(lambda x: x[order], data)
 
 

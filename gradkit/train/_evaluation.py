@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit.train._chunk import MOST_STEPS
 from gradkit.train._loss import Loss
 from gradkit.train._portion import Data
 
@@ -32,11 +31,11 @@ class Evaluation:
         total: dict[str, float] = {}
         examples = 0
         for portion in self._data.portions(0, 0):
-            for done in range(0, portion.count, MOST_STEPS):
-                count = min(MOST_STEPS, portion.count - done)
-                sums = self._sums(portion.pick)(params, model_state, count, portion.source_at(done))
-                for name, value in sums.items():
-                    total[name] = total.get(name, 0.0) + float(value) * portion.examples
+            sums = self._sums(portion.pick)(
+                params, model_state, *portion.source_at(0), portion.count
+            )
+            for name, value in sums.items():
+                total[name] = total.get(name, 0.0) + float(value) * portion.examples
             examples += portion.count * portion.examples
         return {name: value / max(examples, 1) for name, value in total.items()}
 
@@ -47,12 +46,14 @@ class Evaluation:
             return {"loss": jnp.asarray(loss, jnp.float32), **metrics}
 
         @jax.jit
-        def sums(params: Any, model_state: Any, count: Any, source: Any) -> dict[str, Any]:
-            shapes = jax.eval_shape(lambda: one(params, model_state, pick(source, 0)))
+        def sums(
+            params: Any, model_state: Any, data: Any, first: Any, count: Any
+        ) -> dict[str, Any]:
+            shapes = jax.eval_shape(lambda: one(params, model_state, pick(data, 0)))
             zeros = {name: jnp.zeros(s.shape, s.dtype) for name, s in shapes.items()}
 
             def add(i: Any, total: Any) -> Any:
-                found = one(params, model_state, pick(source, i))
+                found = one(params, model_state, pick(data, first + i))
                 return jax.tree.map(jnp.add, total, found)
 
             return jax.lax.fori_loop(0, count, add, zeros)

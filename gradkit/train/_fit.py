@@ -18,7 +18,7 @@ from gradkit._errors import NonFiniteError, describe
 from gradkit._override import override
 from gradkit.train._arrays import KEEP, Arrays
 from gradkit.train._callbacks import Callback, as_callback
-from gradkit.train._chunk import MOST_STEPS
+from gradkit.train._chunk import ROOM
 from gradkit.train._evaluation import Evaluation
 from gradkit.train._interrupts import interrupts
 from gradkit.train._loop import Every, HaltedError, Loop
@@ -191,7 +191,7 @@ def fit(
             update=update,
             state=state,
             data=source,
-            pace=Pace(steps_per_call, MOST_STEPS),
+            pace=Pace(steps_per_call, ROOM),
             display=make_display(progress, _total(source, epochs, steps), batch_size),
             callbacks=told,
             copy_params=copy_params,
@@ -294,7 +294,7 @@ def _describe_halt(
     logged = {name: float(values[-1]) for name, values in loop.history.items()}
     error = NonFiniteError(
         describe(
-            f"loss or gradient is not finite at step {halted.step}, epoch {loop.epoch + 1}",
+            f"loss or gradient is not finite at step {halted.step}, epoch {halted.epoch}",
             expected="finite numbers; the gradient was not applied",
             got=", ".join(f"{name} {value:.6g}" for name, value in logged.items()),
             fix="gk.debug.find_nonfinite(loss_fn, error.params, error.batch) names the operation; "

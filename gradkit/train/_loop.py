@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,17 +9,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradkit.train._callbacks import Callback, Moment
-from gradkit.train._chunk import MOST_STEPS, Status, make_chunk
+from gradkit.train._chunk import Chunk, make_chunk
 from gradkit.train._history import History
 from gradkit.train._pace import Pace
 from gradkit.train._portion import Data, Portion
 from gradkit.train._progress import Display
+from gradkit.train._readings import Call, Reading, Readings
 from gradkit.train._state import State
-from gradkit.train._update import ROLLBACK, Logs, Update
+from gradkit.train._update import ROLLBACK, Update
 
 _MOST_ROLLBACKS = 10
+_SECONDS = 0.05  # between two looks at the numbers
 
 
 @dataclass
@@ -42,28 +44,19 @@ class Every:
         return True
 
 
-@dataclass
-class _Call:
-    """A call whose numbers have not been read."""
-
-    portion: Portion
-    done: int
-    count: int
-    status: Status
-    logs: Logs
-
-
 class HaltedError(Exception):
     """Training halted at a number that is not finite.
 
     Attributes:
         step: The step, counted from one.
+        epoch: Its epoch, counted from one.
         batch: Its batch.
     """
 
-    def __init__(self, step: int, batch: Any):
+    def __init__(self, step: int, epoch: int, batch: Any):
         super().__init__(step)
         self.step = step
+        self.epoch = epoch
         self.batch = batch
 
 
@@ -108,10 +101,11 @@ class Loop:
     step: int = 0
     epoch_began: int = 0
     events: list[Every] = field(default_factory=list)
-    _pending: collections.deque[_Call] = field(default_factory=collections.deque)
+    _readings: Readings | None = None
     _good: State | None = None
     _rollbacks: int = 0
-    _chunks: dict[Any, Any] = field(default_factory=dict)
+    _last_read: float = 0.0
+    _chunks: dict[Any, Chunk] = field(default_factory=dict)
 
     def run(self, start: int) -> None:
         """Train, from batch `start` of the current epoch on.
@@ -161,22 +155,42 @@ class Loop:
         done = 0
         while done < portion.count and not self._is_over():
             count = min(self.pace.steps, portion.count - done, self._until_next_event())
-            source = portion.source_at(done)
-            self.state, status, logs = self._program(portion)(self.state, count, source)
-            self._pending.append(_Call(portion, done, count, status, logs))
-            self.step += count
-            done += count
-            # A run that may have to go back reads its numbers before it goes on.
-            done -= self._drain(0 if self.update.on_nonfinite == ROLLBACK else 1)
+            done += self._take_steps(portion, done, count)
+            done -= self._read_in_time()
             for event in self.events:
                 if event.is_due(self.step):
                     self._happen(event)
 
-    def _program(self, portion: Portion) -> Any:
+    def _take_steps(self, portion: Portion, done: int, count: int) -> int:
+        """Hand out a call of at most `count` steps; returns of how many."""
+        chunk, source = self._chunk_of(portion), portion.source_at(done)
+        if self._readings is None:
+            self._readings = Readings(chunk.empty_logs(self.state, source), self.step)
+        readings = self._readings
+        if not readings.room:
+            readings.ask(self.state)
+        count = min(count, readings.room)
+        self.state, readings.logs = chunk(self.state, readings.logs, source, count, readings.slot)
+        readings.note(Call(portion, done, count, self.epoch))
+        self.step += count
+        return count
+
+    def _read_in_time(self) -> int:
+        """Read numbers a few times a second; returns how many steps are to be taken again."""
+        if self.update.on_nonfinite == ROLLBACK:
+            return self._drain(0)  # a run that may have to go back looks before it goes on
+        now = time.monotonic()
+        if now - self._last_read < _SECONDS:
+            return 0
+        self._last_read = now
+        return self._drain(1)
+
+    def _chunk_of(self, portion: Portion) -> Chunk:
         if portion.pick not in self._chunks:
             shardings = None
             if self.is_divided:
-                shardings = jax.tree.map(lambda x: x.sharding, self.state)
+                whole = self.state.step.sharding
+                shardings = jax.tree.map(lambda x: x.sharding, self.state), whole
             self._chunks[portion.pick] = make_chunk(self.update, portion.pick, shardings)
         return self._chunks[portion.pick]
 
@@ -184,7 +198,7 @@ class Loop:
         limits = [e.steps - self.step % e.steps for e in self.events if e.steps is not None]
         if self.most_steps is not None:
             limits.append(self.most_steps - self.step)
-        return min(limits, default=MOST_STEPS)
+        return min(limits, default=self.pace.most)
 
     def _after_epoch(self) -> None:
         for event in self.events:
@@ -203,34 +217,47 @@ class Loop:
             self._good = jax.tree.map(jnp.copy, self.state)
 
     def _drain(self, keep: int) -> int:
-        """Read all calls but the last `keep`; returns how many steps are to be taken again."""
-        again = 0
-        while len(self._pending) > keep:
-            again += self._read(self._pending.popleft())
-        return again
+        """Read the numbers of what was handed out; returns how many steps are to be taken again.
 
-    def _read(self, call: _Call) -> int:
-        status = jax.device_get(call.status)
-        taken = int(status.taken)
-        logs = {name: values[:taken] for name, values in jax.device_get(call.logs).items()}
-        self.pace.note(taken)
-        if taken:
-            self.history.add(logs)
-            means = {name: float(values.mean()) for name, values in logs.items()}
-            self.display.show(self.step, self.epoch, self.pace.rate, means)
-            for callback in self.callbacks:
-                if callback.on_chunk(self.moment(means)) and not self.stop_reason:
-                    self.stop_reason = "callback"
-        if not status.halted:
+        Args:
+            keep: How many copies of the logs to leave, for the device to get on meanwhile.
+        """
+        if self._readings is None:
             return 0
-        missed = call.count - taken + sum(c.count for c in self._pending)
+        self._readings.ask(self.state)
+        for reading in self._readings.read(keep):
+            self.pace.note(reading.taken)
+            self._tell(reading.logs)
+            if reading.halted:
+                return self._go_back(reading)
+        return 0
+
+    def _tell(self, logs: dict[str, np.ndarray]) -> None:
+        """Pass the numbers of further steps on."""
+        self.history.add(logs)
+        means = {name: float(values.mean()) for name, values in logs.items() if len(values)}
+        if not means:
+            return
+        self.display.show(self.step, self.epoch, self.pace.rate, means)
+        for callback in self.callbacks:
+            if callback.on_chunk(self.moment(means)) and not self.stop_reason:
+                self.stop_reason = "callback"
+
+    def _go_back(self, reading: Reading) -> int:
+        """Undo what was handed out after the step at which training halted."""
+        assert self._readings is not None
+        last = reading.taken - 1
+        for call in reading.calls:
+            if last < call.count:
+                break
+            last -= call.count
+        handed_out = sum(call.count for call in reading.calls)
+        dropped = sum(call.count for call in self._readings.forget(self._readings.step))
+        missed = handed_out - reading.taken + dropped
         self.step -= missed
         if self.update.on_nonfinite != ROLLBACK or self._rollbacks >= _MOST_ROLLBACKS:
-            source = call.portion.source_at(call.done)
-            self._pending.clear()
-            raise HaltedError(self.step, call.portion.pick(source, taken - 1))
+            raise HaltedError(self.step, call.epoch + 1, call.portion.batch(call.done + last))
         self._rollbacks += 1
         assert self._good is not None
-        good = jax.tree.map(jnp.copy, self._good)
-        self.state = replace(good, step=jnp.int32(self.step))
+        self.state = replace(jax.tree.map(jnp.copy, self._good), step=jnp.int32(self.step))
         return missed

@@ -13,11 +13,15 @@ class Pace:
     Args:
         fixed: The number, if it is not to be measured.
         most: The largest number.
+
+    Attributes:
+        most: The largest number of a call.
+        rate: Steps a second, of late.
     """
 
     def __init__(self, fixed: int | None, most: int):
         self._fixed = fixed
-        self._most = most
+        self.most = fixed or most
         self._steps = fixed or 1
         self._last: float | None = None
         self.rate = 0.0
@@ -25,7 +29,7 @@ class Pace:
     @property
     def steps(self) -> int:
         """Steps of the next call."""
-        return min(self._steps, self._most)
+        return min(self._steps, self.most)
 
     def note(self, steps: int) -> None:
         """A call of so many steps has just ended."""

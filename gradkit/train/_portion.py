@@ -14,15 +14,25 @@ class Portion:
     Attributes:
         count: How many.
         examples: In each.
-        pick: `pick(source, i)` is batch `i` of a source; the same function for all portions of
-            one shape, since it is a part of the program.
-        source_at: `source_at(n)` is the source whose batch 0 is batch `n` of the portion.
+        pick: `pick(data, i)` is batch `i` of the data; the same function for all portions of one
+            shape, since it is a part of the program.
+        data: Arrays on the device.
+        first: The portion begins with this batch of the data.
     """
 
     count: int
     examples: int
     pick: Callable[[Any, Any], Any]
-    source_at: Callable[[int], Any]
+    data: Any
+    first: int = 0
+
+    def source_at(self, n: int) -> tuple[Any, int]:
+        """The data, and which batch of them is batch `n` of the portion."""
+        return self.data, self.first + n
+
+    def batch(self, n: int) -> Any:
+        """Batch `n`."""
+        return self.pick(self.data, self.first + n)
 
 
 class Data(Protocol):

@@ -61,15 +61,14 @@ class Stream:
                 )
                 if self._placement is not None:
                     batches = jax.device_put(batches, self._placement.whole)
-                yield Portion(count, examples, pick, lambda n, batches=batches: (batches, n))
+                yield Portion(count, examples, pick, batches)
         finally:
             stop.set()
 
 
-def _pick(size: int, placement: Placement | None, source: Any, i: Any) -> Any:
-    batches, first = source
+def _pick(size: int, placement: Placement | None, batches: Any, i: Any) -> Any:
     take = jax.lax.dynamic_index_in_dim
-    batch = jax.tree.map(lambda x: take(x, first + i, keepdims=False), batches)
+    batch = jax.tree.map(lambda x: take(x, i, keepdims=False), batches)
     return batch if placement is None else placement.divide(batch, size)
 
 
