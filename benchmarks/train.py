@@ -43,7 +43,7 @@ except ImportError:
     keras = None
 
 BATCH = 32
-STEPS = {"mlp-32": 4096, "mlp-784": 512, "cnn": 96}
+STEPS = {"mlp-32": 4096, "mlp-784": 768, "cnn": 128}
 Side = Callable[[], float]
 
 
@@ -167,7 +167,7 @@ def by_fit(name: str, loss: Any, **options: Any) -> Side:
     def run() -> float:
         seen: list[tuple[int, float]] = []
         note = lambda moment: seen.append((moment.step, time.perf_counter()))
-        steps = 3 * STEPS[name]
+        steps = 4 * STEPS[name]
         given = {"progress": False, "optimizer": optax.adam(1e-3)} | options
         fit(loss, parameters(name), data(name), steps=steps, callbacks=[note], **given)
         middle = next(i for i, (step, _) in enumerate(seen) if step >= STEPS[name])

@@ -67,6 +67,11 @@ class Readings:
         """How many steps the logs have room for."""
         return ROOM - self.slot
 
+    @property
+    def calls(self) -> int:
+        """How many calls nobody has asked about."""
+        return len(self._calls)
+
     def ask(self, state: State) -> None:
         """Copy the logs when the calls so far have ended; nobody waits for that."""
         if self._calls:
