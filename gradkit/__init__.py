@@ -40,6 +40,7 @@ __all__ = [
     "override",
     "registered_gradients",
     "registry_scope",
+    "safe",
     "train",
     "verify",
 ]

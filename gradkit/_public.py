@@ -1,6 +1,6 @@
 """The public names, in one place; the package imports this when one of them is asked for."""
 
-from gradkit import train, verify
+from gradkit import safe, train, verify
 from gradkit._custom import custom_gradient
 from gradkit._define import op
 from gradkit._errors import (
@@ -65,6 +65,7 @@ __all__ = [
     "override",
     "registered_gradients",
     "registry_scope",
+    "safe",
     "train",
     "verify",
 ]
