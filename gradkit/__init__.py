@@ -16,6 +16,7 @@ __all__ = [
     "ForwardModeError",
     "GradientCheckError",
     "GradkitError",
+    "HookError",
     "HostResultError",
     "NonFiniteError",
     "NotDifferentiable",
@@ -30,7 +31,9 @@ __all__ = [
     "UnusedOverrideWarning",
     "assert_gradients",
     "check",
+    "collect_cotangents",
     "custom_gradient",
+    "debug",
     "fit",
     "get_gradient",
     "gradient_override_map",
@@ -40,9 +43,11 @@ __all__ = [
     "override",
     "registered_gradients",
     "registry_scope",
+    "rules",
     "safe",
     "train",
     "verify",
+    "watch_gradients",
 ]
 
 

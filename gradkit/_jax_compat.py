@@ -23,6 +23,7 @@ from jax._src import callback as _callback
 # offers a hook that runs around its differentiation rules.
 from jax._src import core as _core
 from jax._src import pjit as _pjit
+from jax._src import source_info_util as _source_info_util
 from jax._src import util as _util
 from jax._src.interpreters import ad as _ad
 from jax._src.interpreters import batching as _batching
@@ -74,6 +75,39 @@ def evaluate_equation(eqn: jex_core.JaxprEqn, values: Sequence[Any]) -> list[Any
     ):
         out = eqn.primitive.bind(*subfuns, *values, **params)
     return list(out) if eqn.primitive.multiple_results else [out]
+
+
+# Both are in `jax.extend.core` from JAX 0.9 or 0.10 on: drop `_core` with the last one before.
+set_current_trace = getattr(jex_core, "set_current_trace", None) or _core.set_current_trace
+_take_current_trace = getattr(jex_core, "take_current_trace", None) or _core.take_current_trace
+
+
+def current_trace() -> Any:
+    """The trace that operations are bound to at the moment."""
+    with _take_current_trace() as trace:
+        return trace
+
+
+def bind(
+    p: jex_core.Primitive,
+    functions: Sequence[Any],
+    operands: Sequence[Any],
+    params: dict[str, Any],
+) -> Any:
+    """Bind an operation in the current trace, with the functions that a trace was given for it."""
+    if not functions:
+        return p.bind(*operands, **params)
+    if jax.__version_info__ < (0, 10):
+        return p.bind(*functions, *operands, **params)
+    return p.bind(*operands, subfuns=tuple(functions), **params)
+
+
+def prepare_to_run_again(functions: Sequence[Any]) -> None:
+    """Empty the stores of functions that have been run, which can be filled only once."""
+    for function in functions:
+        for store in getattr(function, "stores", ()):
+            if store:
+                store.reset()
 
 
 def scan_layout(params: dict[str, Any]) -> tuple[int, int]:
@@ -406,14 +440,44 @@ def user_line(eqn: jex_core.JaxprEqn, stop: str = "") -> str:
             break
         if file.startswith((*own, "<frozen")):
             continue
-        line = f"{file}:{frame.line_num}"
+        line = f"{_from_here(file)}:{frame.line_num}"
         if "site-packages" not in file and not file.startswith(_STANDARD_LIBRARY):
             return line
         library = library or line
     return library
 
 
+def _from_here(file: str) -> str:
+    """A path as seen from the current folder, if it is below that."""
+    here = os.path.join(os.getcwd(), "")
+    return file.removeprefix(here)
+
+
 _STANDARD_LIBRARY = os.path.dirname(os.__file__)
+
+
+def showing_rule_lines(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a call, with a `custom_vjp` rule whose operations keep their own lines.
+
+    JAX gives what a rule computes the line of the call. Private: `bwd`, which holds the rule, and
+    the current source line, which can be set but not unset. Can go when JAX keeps the lines.
+    """
+    bwd = params.get("bwd")
+    if bwd is None:
+        return params
+
+    def bwd_at_its_lines(*operands):
+        current = _source_info_util._source_info_context
+        saved = current.context
+        current.context = source_info_util.new_source_info()
+        try:
+            return getattr(bwd, "call_wrapped", bwd)(*operands)
+        finally:
+            current.context = saved
+
+    if not hasattr(bwd, "call_wrapped"):
+        return params | {"bwd": bwd_at_its_lines}
+    return params | {"bwd": linear_util.wrap_init(bwd_at_its_lines, debug_info=bwd.debug_info)}
 
 
 def is_transposed(eqn: jex_core.JaxprEqn) -> bool:

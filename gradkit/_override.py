@@ -125,7 +125,7 @@ class Overrides:
         )
 
     def _first(self, entries: Sequence[Entry]) -> Rule | None:
-        found = [entry for entry in entries if _in_scope(self.path, entry.key.scope)]
+        found = [entry for entry in entries if in_scope(self.path, entry.key.scope)]
         self.used.update(found)  # also one that a key before it has the better of
         return found[0].rule if found else None
 
@@ -173,7 +173,7 @@ class Overrides:
 
 
 @functools.lru_cache(maxsize=4096)
-def _in_scope(path: str, pattern: str) -> bool:
+def in_scope(path: str, pattern: str) -> bool:
     """Does a path of named scopes, or the rest of it from some scope on, match a pattern?"""
     if not pattern:
         return True

@@ -1,6 +1,7 @@
 """The public names, in one place; the package imports this when one of them is asked for."""
 
-from gradkit import safe, train, verify
+from gradkit import debug, rules, safe, train, verify
+from gradkit._collect import collect_cotangents
 from gradkit._custom import custom_gradient
 from gradkit._define import op
 from gradkit._errors import (
@@ -10,6 +11,7 @@ from gradkit._errors import (
     ForwardModeError,
     GradientCheckError,
     GradkitError,
+    HookError,
     HostResultError,
     NonFiniteError,
     OverrideKeyError,
@@ -31,6 +33,7 @@ from gradkit._registry import (
     registry_scope,
 )
 from gradkit._survey import overridable_ops
+from gradkit._watch import watch_gradients
 from gradkit.train import fit
 from gradkit.verify import assert_gradients, check
 
@@ -41,6 +44,7 @@ __all__ = [
     "ForwardModeError",
     "GradientCheckError",
     "GradkitError",
+    "HookError",
     "HostResultError",
     "NonFiniteError",
     "NotDifferentiable",
@@ -55,7 +59,9 @@ __all__ = [
     "UnusedOverrideWarning",
     "assert_gradients",
     "check",
+    "collect_cotangents",
     "custom_gradient",
+    "debug",
     "fit",
     "get_gradient",
     "gradient_override_map",
@@ -65,7 +71,9 @@ __all__ = [
     "override",
     "registered_gradients",
     "registry_scope",
+    "rules",
     "safe",
     "train",
     "verify",
+    "watch_gradients",
 ]

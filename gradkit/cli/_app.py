@@ -8,6 +8,7 @@ import typer
 
 from gradkit.cli._check import check
 from gradkit.cli._explain import explain
+from gradkit.cli._nan import nan
 from gradkit.cli._ops import ops
 from gradkit.cli._versions import version_text
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(check)
 app.command()(explain)
+app.command()(nan)
 app.command()(ops)
 
 
