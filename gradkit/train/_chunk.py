@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradkit.train._loops import is_slow_in_loops
 from gradkit.train._state import State
 from gradkit.train._update import Logs, UpdateFunction
 
@@ -23,14 +24,16 @@ ROOM = 8192  # steps whose numbers the logs hold
 
 @dataclass
 class Chunk:
-    """`count` steps in one call.
+    """Steps in one call: many in a loop, or one where a loop would be slow.
 
     Attributes:
+        most: The largest number of steps.
         compilations: How many programs it has been compiled to: one a shape.
     """
 
     _call: Callable[..., tuple[State, Logs]]
-    _types: Callable[..., Any]
+    _types: Logs
+    most: int
     compilations: int = 0
 
     def __call__(
@@ -49,33 +52,40 @@ class Chunk:
         # One small array to transfer, and not three.
         return self._call(state, logs, data, np.array([first, count, slot], np.int32))
 
-    def empty_logs(self, state: State, source: tuple[Any, int]) -> Logs:
+    def empty_logs(self, state: State) -> Logs:
         """Logs that hold nothing yet."""
-        types = jax.eval_shape(self._types, state, source[0])
-        logs = {name: jnp.zeros(ROOM, t.dtype) for name, t in types.items()}
+        logs = {name: jnp.zeros(ROOM, t.dtype) for name, t in self._types.items()}
         return jax.device_put(logs, state.step.sharding)
 
 
 def make_chunk(
-    update: UpdateFunction, pick: Callable[[Any, Any], Any], shardings: Any = None
+    update: UpdateFunction,
+    pick: Callable[[Any, Any], Any],
+    state: State,
+    data: Any,
+    shardings: Any = None,
 ) -> Chunk:
     """The program of all batches of one shape.
 
     Args:
         update: One step.
         pick: `pick(data, i)` is batch `i` of the data.
+        state: A state, for its types.
+        data: Data, for their types.
         shardings: Where state and logs lie, and are to stay, if not on one device.
     """
 
-    def call(state: State, logs: Logs, data: Any, where: Any) -> tuple[State, Logs]:
+    def step(state: State, logs: Logs, data: Any, i: Any, slot: Any) -> tuple[State, Logs]:
+        state, one = update(state, pick(data, i))
+        return state, {name: values.at[slot].set(one[name]) for name, values in logs.items()}
+
+    def many(state: State, logs: Logs, data: Any, where: Any) -> tuple[State, Logs]:
         chunk.compilations += 1  # this runs when it is traced
         first, count, slot = where
 
         def body(carry: Any) -> Any:
             i, state, logs = carry
-            state, one = update(state, pick(data, first + i))
-            logs = {name: values.at[slot + i].set(one[name]) for name, values in logs.items()}
-            return i + 1, state, logs
+            return i + 1, *step(state, logs, data, first + i, slot + i)
 
         def goes_on(carry: Any) -> Any:
             i, state, _ = carry
@@ -83,8 +93,15 @@ def make_chunk(
 
         return jax.lax.while_loop(goes_on, body, (jnp.int32(0), state, logs))[1:]
 
-    def types(state: State, data: Any) -> Logs:
-        return update(state, pick(data, 0))[1]
+    def one(state: State, logs: Logs, data: Any, where: Any) -> tuple[State, Logs]:
+        chunk.compilations += 1
+        first, _, slot = where
+        new, logs = step(state, logs, data, first, slot)
+        return jax.tree.map(lambda a, b: jnp.where(state.halted, a, b), state, new), logs
 
-    chunk = Chunk(jax.jit(call, donate_argnums=(0, 1), out_shardings=shardings), types)
+    program, (_, types) = jax.make_jaxpr(lambda s, d: update(s, pick(d, 0)), return_shape=True)(
+        state, data
+    )
+    call, most = (one, 1) if is_slow_in_loops(program) else (many, ROOM)
+    chunk = Chunk(jax.jit(call, donate_argnums=(0, 1), out_shardings=shardings), types, most)
     return chunk

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradkit.train._loops import is_slow_in_loops
 from gradkit.train._loss import Loss
-from gradkit.train._portion import Data
+from gradkit.train._portion import Data, Portion
 
 
 class Evaluation:
@@ -31,31 +32,36 @@ class Evaluation:
         total: dict[str, float] = {}
         examples = 0
         for portion in self._data.portions(0, 0):
-            sums = self._sums(portion.pick)(
-                params, model_state, *portion.source_at(0), portion.count
-            )
-            for name, value in sums.items():
+            for name, value in self._sum(params, model_state, portion).items():
                 total[name] = total.get(name, 0.0) + float(value) * portion.examples
             examples += portion.count * portion.examples
         return {name: value / max(examples, 1) for name, value in total.items()}
 
+    def _sum(self, params: Any, model_state: Any, portion: Portion) -> dict[str, Any]:
+        one, sums = self._sums(portion.pick)
+        program = jax.make_jaxpr(one)(params, model_state, portion.data, 0)
+        if not is_slow_in_loops(program):
+            return sums(params, model_state, *portion.source_at(0), portion.count)
+        found = [one(params, model_state, *portion.source_at(n)) for n in range(portion.count)]
+        return jax.tree.map(lambda *values: sum(map(float, values)), *found)
+
     def _make_sums(self, pick: Any) -> Any:
-        def one(params: Any, model_state: Any, batch: Any) -> dict[str, Any]:
+        @jax.jit
+        def one(params: Any, model_state: Any, data: Any, i: Any) -> dict[str, Any]:
             key = jax.random.key(self._seed) if self._loss.takes_key else None
-            loss, (metrics, _) = self._loss(params, model_state, batch, key)
+            loss, (metrics, _) = self._loss(params, model_state, pick(data, i), key)
             return {"loss": jnp.asarray(loss, jnp.float32), **metrics}
 
         @jax.jit
         def sums(
             params: Any, model_state: Any, data: Any, first: Any, count: Any
         ) -> dict[str, Any]:
-            shapes = jax.eval_shape(lambda: one(params, model_state, pick(data, 0)))
+            shapes = jax.eval_shape(one, params, model_state, data, 0)
             zeros = {name: jnp.zeros(s.shape, s.dtype) for name, s in shapes.items()}
 
             def add(i: Any, total: Any) -> Any:
-                found = one(params, model_state, pick(data, first + i))
-                return jax.tree.map(jnp.add, total, found)
+                return jax.tree.map(jnp.add, total, one(params, model_state, data, first + i))
 
             return jax.lax.fori_loop(0, count, add, zeros)
 
-        return sums
+        return one, sums

@@ -166,11 +166,11 @@ class Loop:
         """Hand out a call of at most `count` steps; returns of how many."""
         chunk, source = self._chunk_of(portion), portion.source_at(done)
         if self._readings is None:
-            self._readings = Readings(chunk.empty_logs(self.state, source), self.step)
+            self._readings = Readings(chunk.empty_logs(self.state), self.step)
         readings = self._readings
         if not readings.room:
             readings.ask(self.state)
-        count = min(count, readings.room)
+        count = min(count, chunk.most, readings.room)
         self.state, readings.logs = chunk(self.state, readings.logs, source, count, readings.slot)
         readings.note(Call(portion, done, count, self.epoch))
         self.step += count
@@ -193,7 +193,9 @@ class Loop:
             if self.is_divided:
                 whole = self.state.step.sharding
                 shardings = jax.tree.map(lambda x: x.sharding, self.state), whole
-            self._chunks[portion.pick] = make_chunk(self.update, portion.pick, shardings)
+            self._chunks[portion.pick] = make_chunk(
+                self.update, portion.pick, self.state, portion.data, shardings
+            )
         return self._chunks[portion.pick]
 
     def _until_next_event(self) -> int:

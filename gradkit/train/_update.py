@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gradkit.train._loops import is_slow_in_loops
 from gradkit.train._loss import Loss
 from gradkit.train._state import State
 
@@ -107,7 +108,10 @@ class Update:
             model_state, one = of_part(model_state, *part)
             return (model_state, jax.tree.map(jnp.add, total, one)), None
 
-        (model_state, total), _ = jax.lax.scan(add, (state.model_state, zeros), (parts, keys))
+        program = jax.make_jaxpr(of_part)(state.model_state, *first)
+        (model_state, total), _ = jax.lax.scan(
+            add, (state.model_state, zeros), (parts, keys), unroll=is_slow_in_loops(program)
+        )
         loss, metrics, grads = jax.tree.map(lambda x: x / n, total)
         return (loss, (metrics, model_state)), grads
 
