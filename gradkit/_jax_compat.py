@@ -421,41 +421,6 @@ def stop_gradient_site(eqn: jex_core.JaxprEqn) -> tuple[str, int] | None:
     return caller.file_name, caller.line_num
 
 
-def user_line(eqn: jex_core.JaxprEqn, stop: str = "") -> str:
-    """The line of the user's code that an equation was written on: `"file.py:12"`, or `""`.
-
-    Args:
-        eqn: The equation.
-        stop: A folder; lines that called into it say nothing about the equation.
-
-    The innermost line outside of installed packages; failing that, the innermost outside of JAX.
-    """
-    traceback = eqn.source_info.traceback
-    frames = list(traceback.frames) if traceback is not None else []
-    own = (os.path.dirname(jax.__file__), os.path.dirname(__file__))
-    library = ""
-    for frame in frames:
-        file = frame.file_name
-        if stop and file.startswith(stop):
-            break
-        if file.startswith((*own, "<frozen")):
-            continue
-        line = f"{_from_here(file)}:{frame.line_num}"
-        if "site-packages" not in file and not file.startswith(_STANDARD_LIBRARY):
-            return line
-        library = library or line
-    return library
-
-
-def _from_here(file: str) -> str:
-    """A path as seen from the current folder, if it is below that."""
-    here = os.path.join(os.getcwd(), "")
-    return file.removeprefix(here)
-
-
-_STANDARD_LIBRARY = os.path.dirname(os.__file__)
-
-
 def showing_rule_lines(params: dict[str, Any]) -> dict[str, Any]:
     """Parameters of a call, with a `custom_vjp` rule whose operations keep their own lines.
 
@@ -478,13 +443,3 @@ def showing_rule_lines(params: dict[str, Any]) -> dict[str, Any]:
     if not hasattr(bwd, "call_wrapped"):
         return params | {"bwd": bwd_at_its_lines}
     return params | {"bwd": linear_util.wrap_init(bwd_at_its_lines, debug_info=bwd.debug_info)}
-
-
-def is_transposed(eqn: jex_core.JaxprEqn) -> bool:
-    """Does an equation belong to a backward pass, by the transformations in its name stack?"""
-    return any(part.name == "transpose" for part in eqn.source_info.name_stack.stack)
-
-
-def is_from_library(program: jex_core.ClosedJaxpr) -> bool:
-    """Was the function of a traced program written in JAX itself?"""
-    return os.path.dirname(jax.__file__) in program.jaxpr.debug_info.func_src_info

@@ -11,6 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from gradkit import _jax_compat as compat
 from gradkit import _scope
+from gradkit.debug._lines import is_from_library
 from gradkit.debug._slices import Stacked, Unstacked
 from gradkit.debug._tape import Inline, Inside, Place, Tape, Value
 
@@ -21,7 +22,7 @@ def _close(jaxpr: Jaxpr | ClosedJaxpr) -> ClosedJaxpr:
 
 def _call(tape: Tape, eqn: JaxprEqn, xs: list[Value], place: Place) -> list[Value]:
     program = _close(eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"])
-    pinned = place.pinned or compat.is_from_library(program)
+    pinned = place.pinned or is_from_library(program)
     return tape.run(program, xs, replace(place, pinned=pinned))
 
 

@@ -17,6 +17,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from gradkit import _jax_compat as compat
 from gradkit import _scope
+from gradkit.debug._lines import is_transposed, user_line
 from gradkit.debug._origin import badness
 
 FOLDER = str(Path(__file__).parent)
@@ -44,8 +45,8 @@ class Place:
     def at(self, eqn: JaxprEqn) -> Place:
         """The place of an operation here."""
         scope = "/".join(filter(None, (self.scope, compat.scope_of(eqn))))
-        source = self.source if self.pinned else compat.user_line(eqn, FOLDER) or self.source
-        backward = self.backward or compat.is_transposed(eqn)
+        source = self.source if self.pinned else user_line(eqn, FOLDER) or self.source
+        backward = self.backward or is_transposed(eqn)
         return replace(self, scope=scope, source=source, backward=backward)
 
     def step(self, i: int) -> Place:

@@ -334,6 +334,7 @@ def test_a_jitted_function_that_a_rule_has_compiled_is_overridden_for_the_user()
 
 IMPORTING = """
     import jax, jax.numpy as jnp
+    import optax  # which imports submodules of JAX
     from jax import lax
     from jax._src import core
     from jax._src.interpreters import ad, batching, partial_eval
