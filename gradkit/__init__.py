@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gradkit._public import *
 
 __all__ = [
+    "AttributionInputError",
     "CheckpointError",
     "ClosureGradientError",
     "CotangentError",
@@ -30,6 +31,7 @@ __all__ = [
     "UnknownGradientError",
     "UnusedOverrideWarning",
     "assert_gradients",
+    "attribution",
     "check",
     "collect_cotangents",
     "custom_gradient",

@@ -116,6 +116,10 @@ class NonFiniteError(GradkitError, FloatingPointError):
     batch: object
 
 
+class AttributionInputError(GradkitError, ValueError):
+    """A model's input, output or target does not fit what an attribution needs."""
+
+
 class CheckpointError(GradkitError, OSError):
     """A checkpoint cannot be written, or is not one of this run.
 

@@ -1,10 +1,11 @@
 """The public names, in one place; the package imports this when one of them is asked for."""
 
-from gradkit import debug, rules, safe, train, verify
+from gradkit import attribution, debug, rules, safe, train, verify
 from gradkit._collect import collect_cotangents
 from gradkit._custom import custom_gradient
 from gradkit._define import op
 from gradkit._errors import (
+    AttributionInputError,
     CheckpointError,
     ClosureGradientError,
     CotangentError,
@@ -38,6 +39,7 @@ from gradkit.train import fit
 from gradkit.verify import assert_gradients, check
 
 __all__ = [
+    "AttributionInputError",
     "CheckpointError",
     "ClosureGradientError",
     "CotangentError",
@@ -58,6 +60,7 @@ __all__ = [
     "UnknownGradientError",
     "UnusedOverrideWarning",
     "assert_gradients",
+    "attribution",
     "check",
     "collect_cotangents",
     "custom_gradient",
