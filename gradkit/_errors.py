@@ -116,6 +116,14 @@ class NonFiniteError(GradkitError, FloatingPointError):
     batch: object
 
 
+class TapeError(GradkitError, RuntimeError):
+    """A gradient tape was used before it began, after its end, or from the wrong place."""
+
+
+class TapeArgumentError(GradkitError, TypeError, ValueError):
+    """What was given to a gradient tape is no array, has no gradient, or does not fit."""
+
+
 class AttributionInputError(GradkitError, ValueError):
     """A model's input, output or target does not fit what an attribution needs."""
 

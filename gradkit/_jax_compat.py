@@ -22,11 +22,13 @@ from jax._src import callback as _callback
 # context have no public name. Needed by `differentiation_hooks` (see there); can go when JAX
 # offers a hook that runs around its differentiation rules.
 from jax._src import core as _core
+from jax._src import dtypes as _dtypes
 from jax._src import pjit as _pjit
 from jax._src import source_info_util as _source_info_util
 from jax._src import util as _util
 from jax._src.interpreters import ad as _ad
 from jax._src.interpreters import batching as _batching
+from jax._src.interpreters import pxla as _pxla
 from jax.api_util import debug_info
 from jax.extend import core as jex_core
 from jax.extend import linear_util, source_info_util
@@ -77,37 +79,33 @@ def evaluate_equation(eqn: jex_core.JaxprEqn, values: Sequence[Any]) -> list[Any
     return list(out) if eqn.primitive.multiple_results else [out]
 
 
-# Both are in `jax.extend.core` from JAX 0.9 or 0.10 on: drop `_core` with the last one before.
-set_current_trace = getattr(jex_core, "set_current_trace", None) or _core.set_current_trace
-_take_current_trace = getattr(jex_core, "take_current_trace", None) or _core.take_current_trace
+# Public in `jax.extend.core`, except in JAX 0.8.
+_traces: Any = jex_core if hasattr(jex_core, "set_current_trace") else _core
+set_current_trace = _traces.set_current_trace
 
 
 def current_trace() -> Any:
-    """The trace that operations are bound to at the moment."""
-    with _take_current_trace() as trace:
+    """The trace that operations are bound to."""
+    with _traces.take_current_trace() as trace:
         return trace
 
 
-def bind(
-    p: jex_core.Primitive,
-    functions: Sequence[Any],
-    operands: Sequence[Any],
-    params: dict[str, Any],
-) -> Any:
-    """Bind an operation in the current trace, with the functions that a trace was given for it."""
-    if not functions:
-        return p.bind(*operands, **params)
-    if jax.__version_info__ < (0, 10):
-        return p.bind(*functions, *operands, **params)
-    return p.bind(*operands, subfuns=tuple(functions), **params)
+def let_device_put_unwrap(cls: type, unwrap: Callable[[Any], jax.Array]) -> None:
+    """Let `jax.device_put` take tracers of type `cls` for the arrays inside.
 
+    Private: where nothing traces, it binds nothing, and looks types up in a table.
+    """
+    handlers = _pxla.shard_arg_handlers
 
-def prepare_to_run_again(functions: Sequence[Any]) -> None:
-    """Empty the stores of functions that have been run, which can be filled only once."""
-    for function in functions:
-        for store in getattr(function, "stores", ()):
-            if store:
-                store.reset()
+    def put(xs, *options):
+        arrays = list(map(unwrap, xs))
+        return handlers[type(arrays[0])](arrays, *options)
+
+    handlers[cls] = put
+    # JAX 0.8 has another one, without tracers.
+    canonical = _dtypes.canonicalize_value_handlers
+    if isinstance(canonical, dict) and _core.Tracer not in canonical:
+        canonical[cls] = unwrap
 
 
 def scan_layout(params: dict[str, Any]) -> tuple[int, int]:

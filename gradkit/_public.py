@@ -19,6 +19,8 @@ from gradkit._errors import (
     OverrideValueError,
     RegistryError,
     RuleError,
+    TapeArgumentError,
+    TapeError,
     UnknownAttributeError,
     UnknownGradientError,
     UnusedOverrideWarning,
@@ -34,6 +36,7 @@ from gradkit._registry import (
     registry_scope,
 )
 from gradkit._survey import overridable_ops
+from gradkit._tape import GradientTape
 from gradkit._watch import watch_gradients
 from gradkit.train import fit
 from gradkit.verify import assert_gradients, check
@@ -45,6 +48,7 @@ __all__ = [
     "CotangentError",
     "ForwardModeError",
     "GradientCheckError",
+    "GradientTape",
     "GradkitError",
     "HookError",
     "HostResultError",
@@ -56,6 +60,8 @@ __all__ = [
     "RegisterGradient",
     "RegistryError",
     "RuleError",
+    "TapeArgumentError",
+    "TapeError",
     "UnknownAttributeError",
     "UnknownGradientError",
     "UnusedOverrideWarning",

@@ -83,7 +83,7 @@ def _evaluate(
     jaxpr: Jaxpr,
     consts: Sequence[Any],
     xs: Sequence[Any],
-    path: Sequence[int],
+    path: tuple[int, ...],
     output: int,
     visit: Callable[[Any], Any],
 ) -> list[Any]:
@@ -92,14 +92,15 @@ def _evaluate(
     def read(atom: Any) -> Any:
         return atom.val if isinstance(atom, Literal) else env[atom]
 
+    at, *inside = path
     for i, eqn in enumerate(jaxpr.eqns):
         values = [read(atom) for atom in eqn.invars]
-        if i == path[0] and len(path) > 1:
+        if i == at and inside:
             ((body, own),) = programs_inside(eqn)
-            outs = _evaluate(body, own, values, path[1:], output, visit)
+            outs = _evaluate(body, own, values, tuple(inside), output, visit)
         else:
             outs = compat.evaluate_equation(eqn, values)
-            if i == path[0]:
+            if i == at:
                 outs[output] = visit(outs[output])
         env.update(zip(eqn.outvars, outs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]

@@ -45,7 +45,7 @@ def fix_target(model: Model, x: Any, target: Any) -> Any:
     return jnp.argmax(model(x), axis=1)
 
 
-def explained(output: Any, target: Any) -> Any:
+def explained(output: Any, target: Any) -> jax.Array:
     """The explained scalar of each example, `[N]`, in an output of the model.
 
     Raises:
@@ -53,7 +53,8 @@ def explained(output: Any, target: Any) -> Any:
     """
     chosen = select(output, target)
     if callable(target):
-        return target(output)
+        scalars: Any = target(output)
+        return scalars
     # Not a product: a logit that is masked by -inf must not become NaN here.
     return jnp.sum(jnp.where(chosen != 0, output, 0).reshape(output.shape[0], -1), axis=1)
 

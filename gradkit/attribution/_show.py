@@ -147,7 +147,7 @@ def _draw_picture(axes: Any, picture: np.ndarray) -> None:
 def _draw_over(axes: Any, picture: np.ndarray, a: np.ndarray) -> Any:
     """The attribution over a pale copy of the image."""
     grey = picture if picture.ndim == 2 else 1 - picture.mean(axis=-1)
-    axes.imshow(grey, cmap="gray_r", vmin=0, vmax=3.0)
+    axes.imshow(grey, cmap="gray_r", vmin=0, vmax=4.5)
     finite = np.where(np.isfinite(a), a, 0)
     scaled = finite / (np.abs(finite).max() or 1)
     drawn = axes.imshow(scaled, cmap="RdBu_r", vmin=-1, vmax=1, alpha=np.abs(scaled) ** 0.6)

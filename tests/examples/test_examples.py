@@ -24,7 +24,7 @@ def run_example():
 
 
 def test_every_example_has_a_test_here():
-    tested = {"digits.py", "host_ode.py", "tensorflow_tutorial.py"}
+    tested = {"attribution_digits.py", "digits.py", "host_ode.py", "tensorflow_tutorial.py"}
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -65,3 +65,17 @@ def test_host_ode_fits_an_ode_through_scipy_and_agrees_with_independent_values(r
     for row in rows:
         assert row.value == pytest.approx(row.independent, rel=1e-4), row
     assert "gradient of 'solve': ok" in capsys.readouterr().out
+
+
+def test_attribution_digits_explains_and_agrees_with_independent_values(run_example, tmp_path):
+    picture = tmp_path / "attribution.png"
+    accuracy, completeness, rows = run_example("attribution_digits.py", [str(picture)])
+    assert accuracy >= 0.95
+    assert 0 < completeness < 0.01
+    assert len(rows) == 14
+    for row in rows:
+        rel = 0.01 if "integrated" in row.label else 1e-4
+        assert row.value == pytest.approx(row.independent, rel=rel), row
+    pixels = matplotlib.image.imread(picture)
+    assert min(pixels.shape[:2]) > 800
+    assert np.ptp(pixels[..., :3]) > 0.9, "the picture is not blank"
