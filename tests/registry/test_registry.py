@@ -137,7 +137,8 @@ def test_many_calls_leave_nothing_behind():
     names, before = len(gk.registered_gradients()), live_objects()
     run(30)
     assert len(gk.registered_gradients()) == names
-    assert live_objects() == before
+    # What other tests have left may go meanwhile; nothing may come.
+    assert not live_objects() - before
 
 
 def live_objects():
