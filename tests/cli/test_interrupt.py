@@ -42,7 +42,9 @@ def test_while_importing(run, folder):
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs process groups")
 def test_workers_end_with_it(folder):
-    program = "from gradkit.cli import main; main()"
+    # Whoever runs the tests in the background may have had SIGINT ignored.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{heed}; from gradkit.cli import main; main()"
     args = ["check", "workers.py", "-n", "2", "-k", "quick or waits or marks", "--points", "0"]
     process = subprocess.Popen(
         [sys.executable, "-c", program, *args, *FILES],

@@ -24,10 +24,11 @@ def cases(entries):
     return [(entry, dtype) for entry in entries for dtype in entry.dtypes]
 
 
-def one_of_each(entries):
-    """Every entry in one of its types, which its name picks."""
-    picks = (hashlib.sha256(entry.name.encode()).digest()[1] for entry in entries)
-    return [(e, e.dtypes[pick % len(e.dtypes)]) for e, pick in zip(entries, picks, strict=True)]
+def sample(entries):
+    """A third of the entries, each in one of its types; its name picks both."""
+    picks = [hashlib.sha256(entry.name.encode()).digest() for entry in entries]
+    pairs = [(e, pick) for e, pick in zip(entries, picks, strict=True) if pick[0] % 3 == 0]
+    return [(e, e.dtypes[pick[1] % len(e.dtypes)]) for e, pick in pairs]
 
 
 def case_id(value):
@@ -54,7 +55,7 @@ def expect(entry, dtype):
     assert verdict in expected, report
 
 
-@pytest.mark.parametrize(("entry", "dtype"), one_of_each([*WRONG, *RIGHT]), ids=case_id)
+@pytest.mark.parametrize(("entry", "dtype"), sample([*WRONG, *RIGHT]), ids=case_id)
 def test_verdict(entry, dtype):
     expect(entry, dtype)
 
