@@ -38,8 +38,11 @@ from gradkit._registry import (
 from gradkit._survey import overridable_ops
 from gradkit._tape import GradientTape
 from gradkit._watch import watch_gradients
+from gradkit.rules._catalogue import register_names
 from gradkit.train import fit
 from gradkit.verify import assert_gradients, check
+
+register_names()  # values of override maps that exist from the start
 
 __all__ = [
     "AttributionInputError",

@@ -10,11 +10,12 @@ from gradkit.cli._check import check
 from gradkit.cli._explain import explain
 from gradkit.cli._nan import nan
 from gradkit.cli._ops import ops
+from gradkit.cli._rules import rules
 from gradkit.cli._versions import version_text
 
 app = typer.Typer(
     name="gradkit",
-    help="Prove gradients right, and see what can be overridden in a function.",
+    help="Prove gradients right, list what can be overridden, and look things up in the catalogue.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,  # a user's traceback says more than a picture of it
@@ -23,6 +24,7 @@ app.command()(check)
 app.command()(explain)
 app.command()(nan)
 app.command()(ops)
+app.command()(rules)
 
 
 def _print_version(wanted: bool) -> None:
@@ -43,7 +45,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Prove gradients right, and see what can be overridden in a function."""
+    """Prove gradients right, list what can be overridden, and look things up in the catalogue."""
 
 
 def main() -> None:

@@ -24,7 +24,14 @@ def run_example():
 
 
 def test_every_example_has_a_test_here():
-    tested = {"attribution_digits.py", "digits.py", "host_ode.py", "tensorflow_tutorial.py"}
+    tested = {
+        "attribution_digits.py",
+        "binarised_digits.py",
+        "digits.py",
+        "host_ode.py",
+        "spiking_digits.py",
+        "tensorflow_tutorial.py",
+    }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -79,3 +86,29 @@ def test_attribution_digits_explains_and_agrees_with_independent_values(run_exam
     pixels = matplotlib.image.imread(picture)
     assert min(pixels.shape[:2]) > 800
     assert np.ptp(pixels[..., :3]) > 0.9, "the picture is not blank"
+
+
+def test_spiking_digits_learns_and_agrees_with_backpropagation_by_hand(run_example, tmp_path):
+    picture = tmp_path / "spikes.png"
+    first, gradient, distance, plain = run_example("spiking_digits.py", [str(picture)])
+    assert first.label == "test accuracy"
+    assert first.value >= 0.95
+    assert gradient.value > 0.1
+    assert gradient.value == pytest.approx(gradient.independent, rel=1e-4)
+    assert distance.value < 1e-4
+    assert plain.value == 0, "without a surrogate"
+    pixels = matplotlib.image.imread(picture)
+    assert min(pixels.shape[:2]) > 800
+    assert np.ptp(pixels[..., :3]) > 0.9, "the picture is not blank"
+
+
+def test_binarised_digits_learns_and_agrees_with_packed_bits(run_example):
+    first, logit, alike, gradient, distance, plain = run_example("binarised_digits.py", [])
+    assert first.label == "test accuracy"
+    assert first.value >= 0.93
+    assert logit.value == pytest.approx(logit.independent, rel=1e-4)
+    assert alike.value > 0.99, "a sum near zero may round to the other bit"
+    assert gradient.value > 0.001
+    assert gradient.value == pytest.approx(gradient.independent, rel=1e-4)
+    assert distance.value < 1e-4
+    assert plain.value == 0, "without the override"
