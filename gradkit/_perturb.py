@@ -35,7 +35,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from gradkit import _jax_compat as compat
 from gradkit import _scope
 
-Record = Callable[[Any], Any]
+Record = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,14 @@ class Point:
         output: Which output of its equation it is.
         label: What the one who asks needs to know later.
         record: What is recorded of the cotangent: a function of it.
+        of_value: Does `record` want the value as well, as a second argument?
         replaces: Does the point stand for its equation, an identity that is there for it?
     """
 
     output: int
     label: Any
     record: Record
+    of_value: bool = False
     replaces: bool = False
 
 
@@ -141,10 +143,27 @@ class Plan:
             for point in self.points.get(i, ()):
                 aval: Any = eqn.outvars[point.output].aval
                 y_bar = jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=aval.sharding)
-                record = jax.eval_shape(point.record, y_bar)
+                record = jax.eval_shape(point.record, *[y_bar] * (1 + point.of_value))
                 site = Site(point, aval, record.shape, record.dtype, (i,))
                 found.append(_with_mesh(site, record.sharding))
         return found
+
+    def only(self, site: Site) -> Plan:
+        """The same program, perturbed at one of its sites."""
+
+        def cut(plan: Plan, call: tuple[int, ...]) -> Plan:
+            if not call:
+                return Plan(plan.jaxpr, plan.consts, {})
+            i, *inside = call
+            if not inside:
+                return Plan(plan.jaxpr, plan.consts, {i: [site.point]})
+            calls = [
+                tuple(inside[1:]) if j == inside[0] else () for j in range(len(plan.bodies[i]))
+            ]
+            bodies = {i: list(map(cut, plan.bodies[i], calls))}
+            return Plan(plan.jaxpr, plan.consts, {}, bodies)
+
+        return cut(self, site.call)
 
     def __call__(self, xs: Sequence[Any], perturbations: Iterator[Any]) -> list[Any]:
         """Evaluate the program."""
@@ -167,7 +186,7 @@ class Plan:
                 outs = compat.evaluate_equation(eqn, values)
             for point in self.points.get(i, ()):
                 y = outs[point.output]
-                outs[point.output] = _perturb(point.record, y, next(perturbations))
+                outs[point.output] = _perturb(point, y, next(perturbations))
             env.update(zip(eqn.outvars, outs, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
@@ -208,7 +227,7 @@ def _place(eqn: JaxprEqn) -> contextlib.AbstractContextManager[Any]:
     return jax.named_scope(scope) if scope else contextlib.nullcontext()
 
 
-def _perturb(record: Record, y: Any, perturbation: Any) -> Any:
+def _perturb(point: Point, y: Any, perturbation: Any) -> Any:
     """`y`, whose cotangent's record is the derivative with respect to the perturbation."""
 
     @jax.custom_vjp
@@ -218,11 +237,10 @@ def _perturb(record: Record, y: Any, perturbation: Any) -> Any:
 
     def fwd(y, perturbation):
         del perturbation
-        return y, None
+        return y, (y,) if point.of_value else ()
 
     def bwd(residuals, y_bar):
-        del residuals
-        return y_bar, record(y_bar)
+        return y_bar, point.record(y_bar, *residuals)
 
     perturbed.defvjp(fwd, bwd)
     return perturbed(y, perturbation)

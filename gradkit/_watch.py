@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -11,16 +11,16 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend import source_info_util
-from jax.extend.core import Jaxpr, JaxprEqn, Literal
+from jax.extend.core import Jaxpr, JaxprEqn
 
 from gradkit import _jax_compat as compat
 from gradkit._collect import value_and_records
 from gradkit._errors import OverrideKeyError, describe, did_you_mean
 from gradkit._gradient_table import GradientTable, Watched
-from gradkit._override import in_scope
+from gradkit._operations import calls_of, leaving
 from gradkit._perturb import Point, Site, join, operation_name
 from gradkit._statistics import statistics
-from gradkit._targets import JittedTarget, Key, ObjectTarget, PrimitiveTarget, resolve
+from gradkit._targets import Key, resolve
 
 
 def watch_gradients(
@@ -124,9 +124,9 @@ class _Search:
         marks: dict[tuple[int, int, str], _Label] = {}
         for target in self._targets:
             if isinstance(target, _Scope):
-                found = _leaving(jaxpr, path, target.pattern)
+                found = leaving(jaxpr, path, target.pattern)
             else:
-                found = _calls(jaxpr, paths, target)
+                found = calls_of(jaxpr, paths, target)
             for i, output, scope in found:
                 self._met.add(target.text)
                 eqn = jaxpr.eqns[i]
@@ -155,61 +155,6 @@ class _Search:
                         fix="gradkit.overridable_ops(f, *args) lists operations and scopes",
                     )
                 )
-
-
-_Found = tuple[int, int, str]  # number of the equation, of its output, and the scope to show
-
-
-def _calls(jaxpr: Jaxpr, paths: Sequence[str], key: Key) -> Iterator[_Found]:
-    """The calls of the operations of a key."""
-    for i, eqn in enumerate(jaxpr.eqns):
-        if in_scope(paths[i], key.scope) and any(_is_call(eqn, t) for t in key.targets):
-            for output in range(len(eqn.outvars)):
-                yield i, output, paths[i]
-
-
-def _is_call(eqn: JaxprEqn, target: Any) -> bool:
-    name, params = eqn.primitive.name, eqn.params
-    if name == "gradkit_call":
-        return params["function"].name == target.name
-    if isinstance(target, PrimitiveTarget):
-        return name == target.name
-    if isinstance(target, JittedTarget):
-        return name in ("jit", "pjit") and (
-            compat.program_identity(params["jaxpr"], params["name"]) == target.call
-        )
-    if isinstance(target, ObjectTarget) and name in ("custom_jvp_call", "custom_vjp_call"):
-        identity = compat.program_identity(params["call_jaxpr"])
-        return identity == compat.function_identity(target.function)
-    return False
-
-
-def _leaving(jaxpr: Jaxpr, outer: str, pattern: str) -> Iterator[_Found]:
-    """The values that leave a named scope: used outside, or by the program's end."""
-    users: dict[Any, set[int]] = {}
-    for i, eqn in enumerate(jaxpr.eqns):
-        for atom in eqn.invars:
-            if not isinstance(atom, Literal):
-                users.setdefault(atom, set()).add(i)
-    results = {atom for atom in jaxpr.outvars if not isinstance(atom, Literal)}
-    for scope, inside in _entered(jaxpr):
-        path = join(outer, scope)
-        if in_scope(path, pattern):
-            for i in sorted(inside):
-                for output, var in enumerate(jaxpr.eqns[i].outvars):
-                    if var in results or not users.get(var, set()) <= inside:
-                        yield i, output, path
-
-
-def _entered(jaxpr: Jaxpr) -> list[tuple[str, set[int]]]:
-    """The named scopes that a program enters, inner ones first, with their equations."""
-    entered: dict[tuple[tuple[str, int], ...], set[int]] = {}
-    for i, eqn in enumerate(jaxpr.eqns):
-        scopes = tuple(compat.scopes_of(eqn))
-        for n in range(len(scopes)):
-            entered.setdefault(scopes[: n + 1], set()).add(i)
-    inner_first = sorted(entered, key=len, reverse=True)
-    return [("/".join(name for name, _ in key), entered[key]) for key in inner_first]
 
 
 def _table(sites: Sequence[Site], records: Sequence[Any]) -> GradientTable:

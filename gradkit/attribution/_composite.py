@@ -1,14 +1,17 @@
-"""Composites: which rule each layer of a model has."""
+"""Composites: which rule each layer of a model has, and each operation that is given one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jax.extend.core import JaxprEqn
+
 from gradkit._errors import OverrideKeyError, OverrideValueError, describe
-from gradkit._targets import PrimitiveTarget, resolve
+from gradkit._operations import is_call_of
+from gradkit._override import in_scope
+from gradkit._targets import Key, PrimitiveTarget, resolve
 from gradkit.attribution._layers import PRODUCTS, Found
 from gradkit.attribution._lrp_rules import (
     LayerRule,
@@ -20,17 +23,28 @@ from gradkit.attribution._lrp_rules import (
     z_plus,
 )
 
+Rule = Callable[..., Any]
+"""`(layer, relevance)` of a linear layer, `(op, *relevances)` of another operation."""
+
 
 @dataclass(frozen=True)
 class Composite:
-    """Lines of a composite, the first that matches counts."""
+    """Lines of a composite, the first that matches counts.
 
-    lines: tuple[tuple[Any, LayerRule], ...]
+    Attributes:
+        lines: Keys and rules of layers.
+        own: Keys and rules of other operations.
+    """
+
+    lines: tuple[tuple[_LayerKey, Rule], ...]
+    own: tuple[tuple[Key, Rule], ...]
+    _met: set[str] = field(default_factory=set)
 
     @staticmethod
-    def of(rules: LayerRule | Mapping[Any, LayerRule] | None) -> Composite:
+    def of(rules: Rule | Mapping[Any, Rule] | None) -> Composite:
         """Read what `lrp` takes as `rules`."""
         lines = {} if rules is None else rules if isinstance(rules, Mapping) else {"*": rules}
+        of_layers, own = [], []
         for key, rule in lines.items():
             if not callable(rule):
                 raise OverrideValueError(
@@ -40,65 +54,65 @@ class Composite:
                         got=type(rule).__name__,
                     )
                 )
-        return Composite(tuple(lines.items()))
+            read = _read_key(key, rule)
+            (of_layers if isinstance(read, _LayerKey) else own).append((read, rule))
+        return Composite(tuple(of_layers), tuple(own))
 
-    def choose(self, layers: Sequence[Found]) -> tuple[list[LayerRule], list[Any]]:
-        """One rule per layer, and the keys that match none."""
-        readers = [(_Key.read(key), rule) for key, rule in self.lines]
-        matches = [
-            [key.matches(layer, i, len(layers)) for key, _ in readers]
-            for i, layer in enumerate(layers)
-        ]
-        rules = [
-            next((rule for (_, rule), yes in zip(readers, row, strict=True) if yes), epsilon())
-            for row in matches
-        ]
-        unused = [
-            key
-            for k, (key, _) in enumerate(self.lines)
-            if key != "*" and not any(row[k] for row in matches)
-        ]
-        return rules, unused
+    def claim(self, eqn: JaxprEqn, scope: str) -> Rule | None:
+        """The rule that an operation has of its own, if it has one."""
+        found = [(key, rule) for key, rule in self.own if is_call_of(eqn, scope, key)]
+        self._met.update(key.text for key, _ in found)
+        return found[0][1] if found else None
+
+    def choose(self, layers: Sequence[Found]) -> list[Rule]:
+        """One rule per layer."""
+        chosen = []
+        for place, layer in enumerate(layers):
+            found = [(k, rule) for k, rule in self.lines if k.matches(layer, place, len(layers))]
+            self._met.update(key.text for key, _ in found)
+            chosen.append(found[0][1] if found else epsilon())
+        return chosen
+
+    def unused(self) -> list[str]:
+        """The keys that have matched nothing in the model."""
+        keys = [key.text for key, _ in (*self.lines, *self.own)]
+        return [text for text in keys if text not in self._met and text != "'*'"]
 
 
 @dataclass(frozen=True)
-class _Key:
+class _LayerKey:
+    text: str
     scope: str
     primitives: frozenset[str]
     place: int | None = None
 
-    @staticmethod
-    def read(key: Any) -> _Key:
-        if isinstance(key, int) and not isinstance(key, bool):
-            return _Key("", frozenset(PRODUCTS), key)
-        scope, _, name = key.rpartition(":") if isinstance(key, str) else ("", "", key)
-        if name == "*":
-            return _Key(scope, frozenset(PRODUCTS))
-        names = {t.name for t in resolve(name).targets if isinstance(t, PrimitiveTarget)}
-        if not names & set(PRODUCTS):
-            raise OverrideKeyError(
-                describe(
-                    f"no layer could match the key {key!r} of a composite.",
-                    expected="a place (0), 'Conv2D', 'MatMul' or '*', with 'scope/pattern:' in "
-                    "front if wanted",
-                    got=repr(key),
-                )
-            )
-        return _Key(scope, frozenset(names))
-
     def matches(self, layer: Found, place: int, count: int) -> bool:
         if self.place is not None:
             return self.place in (place, place - count)
-        return layer.primitive in self.primitives and _in_scope(layer.scope, self.scope)
+        return layer.primitive in self.primitives and in_scope(layer.scope, self.scope)
 
 
-def _in_scope(path: str, pattern: str) -> bool:
-    """Does a path of named scopes, or the rest of it from some scope on, match a pattern?"""
-    parts = path.split("/")
-    rests = ["/".join(parts[i:]) for i in range(len(parts))]
-    return not pattern or any(
-        fnmatchcase(rest, pattern) or fnmatchcase(rest + "/", pattern) for rest in rests
-    )
+def _read_key(key: Any, rule: Rule) -> _LayerKey | Key:
+    if isinstance(key, int) and not isinstance(key, bool):
+        return _LayerKey(repr(key), "", frozenset(PRODUCTS), key)
+    scope, _, name = key.rpartition(":") if isinstance(key, str) else ("", "", key)
+    if name == "*":
+        return _LayerKey(repr(key), scope, frozenset(PRODUCTS))
+    resolved = resolve(key)
+    names = {t.name for t in resolved.targets if isinstance(t, PrimitiveTarget)}
+    if names & set(PRODUCTS):
+        return _LayerKey(repr(key), resolved.scope, frozenset(names))
+    if isinstance(rule, LayerRule):
+        raise OverrideKeyError(
+            describe(
+                f"no layer could match the key {key!r} of a composite.",
+                expected="a place (0), 'Conv2D', 'MatMul' or '*', with 'scope/pattern:' in "
+                "front if wanted",
+                got=repr(key),
+                fix="for another operation, write a rule(op, *relevances)",
+            )
+        )
+    return replace(resolved, text=repr(key))
 
 
 def epsilon_plus(eps: float = 1e-6) -> dict[Any, LayerRule]:

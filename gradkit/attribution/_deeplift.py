@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from gradkit.attribution._model import Model, hold_fixed, like, seed
+from gradkit.attribution._reading import read
 from gradkit.attribution._steps import ELEMENTWISE, Step, Steps
-from gradkit.attribution._target import check_input, select
+from gradkit.attribution._walk import Walk, transposed
 
 _LINEAR = frozenset(
     """add add_any sub neg mul copy copy_p convert_element_type stop_gradient reduce_precision
@@ -18,9 +20,7 @@ _LINEAR = frozenset(
 _POOLS = ("reduce_window_max", "reduce_window_min", "reduce_max", "reduce_min", "cummax", "cummin")
 
 
-def deeplift(
-    model: Callable[[Any], Any], x: Any, target: Any = None, *, baseline: Any = 0.0
-) -> jax.Array:
+def deeplift(model: Model, x: Any, target: Any = None, *, baseline: Any = 0.0) -> Any:
     r"""DeepLIFT attributions by the rescale rule.
 
     With $\Delta z = z(x) - z(x_0)$, multipliers $m$ go back through the model by the chain rule:
@@ -39,16 +39,18 @@ def deeplift(
 
     Args:
         model: From `x` to logits `[N, K]` or one scalar per example `[N]`, as for `lrp`.
-        x: Real floating-point array `[N, ...]`.
+        x: Real floating-point array `[N, ...]`, or a pytree with such arrays.
         target: The class, an integer or one per example `[N]`; a function from the output to one
             scalar per example, linear in it for completeness; None for the largest logit at `x`.
-        baseline: What `x` is compared with; any shape that broadcasts to `x`'s.
+        baseline: What `x` is compared with; one for all of `x`, or a pytree of its structure. Any
+            shape that broadcasts.
 
     Returns:
-        Attribution, with `x`'s shape and dtype.
+        Attribution, with `x`'s structure, shapes and dtypes; None for leaves of integers.
 
     Raises:
-        AttributionInputError: If `x` is not a floating-point array, or the target does not fit.
+        AttributionInputError: If `x` is not of floating-point arrays, the target or the baseline
+            does not fit, or the input flows through a `while_loop`.
 
     At the kink:
         Where $|\Delta z|$ is below $\sqrt{\mathrm{eps}}\,\max(1, |z|, |z_0|) / 100$ the
@@ -66,23 +68,39 @@ def deeplift(
         Shrikumar et al., *Learning important features through propagating activation differences*
         (2017), section 3.5.1; the example is theirs (figure 1).
     """
-    x = check_input(x)
-    x_0 = jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
-    steps = Steps.trace(model, x)
-    here, there = steps.evaluate(x), steps.evaluate(x_0)
+    model, x = hold_fixed(model, x)
+    steps = read(model, x)
+    leaves, structure = jax.tree.flatten(x)
+    baselines = jax.tree.leaves(like(x, baseline, "baseline"))
+    here, there = steps.evaluate(leaves), steps.evaluate(baselines)
+    walk = _Multipliers(steps, [here, there])
     (out,) = steps.outputs
-    multipliers = {out: select(here[out], target)}
-    for step in reversed(steps.steps):
-        received = [multipliers.get(o) for o in step.outputs]
-        flows = steps.flows(step)
-        if not flows or all(m is None for m in received):
-            continue
-        a, b = ([values[i] for i in step.inputs] for values in (here, there))
-        sent = _send(step, flows, received, a, b)
-        for p, m in zip(flows, sent, strict=True):
-            i = step.inputs[p]
-            multipliers[i] = multipliers[i] + m if i in multipliers else m
-    return multipliers.get(steps.inputs[0], jnp.zeros_like(x)) * (x - x_0)
+    walk.receive(out, seed(here[out], target))
+    walk.run()
+    return structure.unflatten(
+        [
+            jnp.zeros_like(a) if (m := walk.received(number)) is None else m * (a - b)
+            for number, a, b in zip(steps.inputs, leaves, baselines, strict=True)
+        ]
+    )
+
+
+class _Multipliers(Walk):
+    """One backward pass; a message is what a difference of a value is multiplied with."""
+
+    nothing: ClassVar[None] = None
+
+    def inside(self, steps: Steps, runs: Sequence[dict[int, Any]]) -> _Multipliers:
+        return _Multipliers(steps, runs)
+
+    def step(self, step: Step) -> None:
+        flows = self.steps.flows(step)
+        if not flows:
+            return
+        received = [self.received(out) for out in step.outputs]
+        here, there = ([values[i] for i in step.inputs] for values in self.runs)
+        for p, m in zip(flows, _send(step, flows, received, here, there), strict=True):
+            self.receive(step.inputs[p], m)
 
 
 def _send(
@@ -99,13 +117,13 @@ def _send(
     if step.name in _POOLS:
         return [_maximum(step, received[0], here[0], there[0])]
     if nonlinear:
-        return _pull(step, flows, received, here)
+        return transposed(step, flows, received, here)
     # A transposed linear or bilinear operation, at the middle, is exact for differences.
     middle = [
         0.5 * (a + b) if p in flows else a for p, (a, b) in enumerate(zip(here, there, strict=True))
     ]
     exact = step.name in _LINEAR or step.name in ("dot_general", "conv_general_dilated", "div")
-    return _pull(step, flows, received, middle if exact else here)
+    return transposed(step, flows, received, middle if exact else here)
 
 
 def _rescale(step: Step, at: int, m: Any, here: list[Any], there: list[Any]) -> Any:
@@ -143,15 +161,3 @@ def _unbroadcast(m: Any, x: Any) -> Any:
     """Sum over the axes along which an operation has broadcast `x`."""
     _, pull = jax.vjp(lambda x: jnp.broadcast_to(x, m.shape), x)
     return pull(m)[0]
-
-
-def _pull(step: Step, flows: list[int], received: Sequence[Any], at: list[Any]) -> list[Any]:
-    def function(*xs: Any) -> list[Any]:
-        full = list(at)
-        for p, x in zip(flows, xs, strict=True):
-            full[p] = x
-        ys = step.run(*full)
-        return [y for y, m in zip(ys, received, strict=True) if m is not None]
-
-    _, pull = jax.vjp(function, *[at[p] for p in flows])
-    return list(pull([m for m in received if m is not None]))

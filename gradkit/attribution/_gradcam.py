@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from gradkit._errors import AttributionInputError, describe
-from gradkit._trees import describe_type
+from gradkit._trees import describe_aval, describe_type
 from gradkit.attribution._guided import guided_backprop
 from gradkit.attribution._layer import activation_and_cotangent
-from gradkit.attribution._model import Model, fix_target
-from gradkit.attribution._target import check_input
+from gradkit.attribution._model import Model, fix_target, hold_fixed
 
 
 def grad_cam(
@@ -36,9 +35,9 @@ def grad_cam(
 
     Args:
         model: As for `saliency`.
-        x: Real floating-point array `[N, ..., C]`, or without the channels.
+        x: Real floating-point array `[N, ..., C]`, or without the channels; or a pytree with one.
         target: As for `saliency`.
-        layer: Whose output $A$ is:
+        layer: Whose output $A$ is (inside a `scan`, of each step):
 
             - a module, by its named scopes: `"Conv_1"`, `"encoder/Conv_*"` (flax and equinox set
               them, `jax.named_scope` too);
@@ -50,13 +49,14 @@ def grad_cam(
         resize: Whether to scale the map up to the image's size, linearly.
 
     Returns:
-        Attribution of places, `[N, ...]`: `x`'s shape without the channel axis, or the layer's if
-        `resize` is False. In the layer's dtype.
+        Attribution of places, `[N, ...]`: the image's shape without the channel axis, or the
+        layer's if `resize` is False. In the layer's dtype. For a layer inside a `scan` one map a
+        step, stacked along the front; for one in the branch of a `cond` that is not taken, zeros.
 
     Raises:
         OverrideKeyError: If nothing in the model is called so.
         AttributionInputError: If several values are, or the value is not of the shape
-            `[N, places, channels]`; if `x` is not a floating-point array, or the target does not
+            `[N, places, channels]`; if `x` is not of floating-point arrays, or the target does not
             fit.
 
     Example:
@@ -73,35 +73,66 @@ def grad_cam(
         Selvaraju et al., *Grad-CAM: visual explanations from deep networks via gradient-based
         localization* (2017), equations 1 and 2; arXiv:1610.02391.
     """
-    x = check_input(x)
-    a, a_bar = activation_and_cotangent(model, x, target, layer, index)
-    if a.ndim < 3 or a.shape[0] != x.shape[0]:
+    model, x = hold_fixed(model, x)
+    return _maps(model, x, target, layer, index, channel_axis, positive, resize)[0]
+
+
+def _maps(
+    model: Model,
+    x: Any,
+    target: Any,
+    layer: Any,
+    index: int | None,
+    channel_axis: int,
+    positive: bool = True,
+    resize: bool = True,
+) -> tuple[jax.Array, int]:
+    """Grad-CAM, and how many of its leading axes are loops."""
+    examples = jax.tree.leaves(x)[0].shape[0]
+    a, a_bar, loops = activation_and_cotangent(model, x, target, layer, index)
+    own = jax.ShapeDtypeStruct(a.shape[loops:], a.dtype)
+    if len(own.shape) < 3 or own.shape[0] != examples:
         raise AttributionInputError(
             describe(
                 f"the layer {layer!r} is not a map of places.",
-                expected=f"an output [{x.shape[0]}, places, channels]",
-                got=describe_type(a),
+                expected=f"an output [{examples}, places, channels]",
+                got=describe_aval(own),
                 fix="choose a layer before places are averaged or flattened",
             )
         )
-    a, a_bar = jnp.moveaxis(a, channel_axis, -1), jnp.moveaxis(a_bar, channel_axis, -1)
-    alpha = jnp.mean(a_bar, axis=tuple(range(1, a.ndim - 1)), keepdims=True)
-    places = jnp.sum(alpha * a, axis=-1)
-    if positive:
-        places = jnp.maximum(places, 0)
-    if not resize:
-        return places
-    image = jnp.moveaxis(x, channel_axis, -1).shape[:-1] if x.ndim == a.ndim else x.shape
-    if len(image) != places.ndim:
-        raise AttributionInputError(
-            describe(
-                f"the map of the layer {layer!r} cannot be laid over the input.",
-                expected="as many axes of places in the layer as in the input",
-                got=f"a layer {describe_type(a)}, an input {describe_type(x)}",
-                fix="pass resize=False for the layer's own map",
-            )
+    image = _image(x, own, channel_axis, layer) if resize else None
+
+    def places(a: jax.Array, a_bar: jax.Array) -> jax.Array:
+        a, a_bar = jnp.moveaxis(a, channel_axis, -1), jnp.moveaxis(a_bar, channel_axis, -1)
+        alpha = jnp.mean(a_bar, axis=tuple(range(1, a.ndim - 1)), keepdims=True)
+        weighted = jnp.sum(alpha * a, axis=-1)
+        if positive:
+            weighted = jnp.maximum(weighted, 0)
+        return weighted if image is None else jax.image.resize(weighted, image, "linear")
+
+    for _ in range(loops):
+        places = jax.vmap(places)
+    return places(a, a_bar), loops
+
+
+def _image(x: Any, layer_type: Any, channel_axis: int, layer: Any) -> tuple[int, ...]:
+    """The places of the image among the inputs that a layer's map is laid over."""
+    ndim = len(layer_type.shape)
+    leaves = jax.tree.leaves(x)
+    for image in (
+        *[jnp.moveaxis(leaf, channel_axis, -1).shape[:-1] for leaf in leaves if leaf.ndim == ndim],
+        *[leaf.shape for leaf in leaves if leaf.ndim == ndim - 1],
+    ):
+        return image
+    raise AttributionInputError(
+        describe(
+            f"the map of the layer {layer!r} cannot be laid over the input.",
+            expected="as many axes of places in the layer as in the input",
+            got=f"a layer {describe_aval(layer_type)}, an input "
+            + ", ".join(map(describe_type, leaves)),
+            fix="pass resize=False for the layer's own map",
         )
-    return jax.image.resize(places, image, "linear")
+    )
 
 
 def guided_grad_cam(
@@ -113,7 +144,7 @@ def guided_grad_cam(
     index: int | None = None,
     channel_axis: int = -1,
     relu: Any = "Relu",
-) -> jax.Array:
+) -> Any:
     r"""Guided backpropagation, where Grad-CAM sees evidence.
 
     $$ a = \text{guided backprop} \odot \text{Grad-CAM} $$
@@ -128,7 +159,8 @@ def guided_grad_cam(
         relu: -
 
     Returns:
-        Attribution, with `x`'s shape and dtype.
+        Attribution, with `x`'s structure, shapes and dtypes, stacked like the maps for a layer
+        inside a `scan`; None for inputs that the map cannot be laid over.
 
     Raises:
         OverrideKeyError: As for `grad_cam`.
@@ -137,9 +169,20 @@ def guided_grad_cam(
     Source:
         Selvaraju et al. (2017), section 3.2; arXiv:1610.02391.
     """
-    x = check_input(x)
+    model, x = hold_fixed(model, x)
     target = fix_target(model, x, target)
-    places = grad_cam(model, x, target, layer=layer, index=index, channel_axis=channel_axis)
-    if places.ndim < x.ndim:
-        places = jnp.expand_dims(places, channel_axis)
-    return guided_backprop(model, x, target, relu=relu) * places.astype(x.dtype)
+    places, loops = _maps(model, x, target, layer, index, channel_axis)
+    guided = guided_backprop(model, x, target, relu=relu)
+    return jax.tree.map(lambda g: _times(g, places, loops, channel_axis), guided)
+
+
+def _times(g: jax.Array, places: jax.Array, loops: int, channel_axis: int) -> jax.Array | None:
+    """The product with an input's attribution, or None if the map is of another image."""
+    image = places.shape[loops:]
+    places = places[..., None].astype(g.dtype)
+    if g.ndim == len(image) + 1:
+        channels_last = jnp.moveaxis(g, channel_axis, -1)
+        if channels_last.shape[:-1] == image:
+            at = channel_axis + loops if channel_axis >= 0 else channel_axis
+            return jnp.moveaxis(places * channels_last, -1, at)
+    return g * places[..., 0] if g.shape == image else None

@@ -6,17 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Jaxpr
 
-from gradkit import _jax_compat as compat
 from gradkit._errors import AttributionInputError, describe
+from gradkit._operations import is_called
 from gradkit._override import override
-from gradkit._perturb import join, programs_inside
 from gradkit._programs import Program
 from gradkit._registry import Op, Rule
-from gradkit._targets import Key, resolve
-from gradkit._watch import _calls
-from gradkit.attribution._model import Model, check_inputs, gradient
+from gradkit._targets import resolve
+from gradkit.attribution._model import Model, gradient, hold_fixed
 
 
 def guided_backprop(model: Model, x: Any, target: Any = None, *, relu: Any = "Relu") -> Any:
@@ -103,7 +100,7 @@ def _deconvolved(op: Op, y_bar: Any) -> Any:
 
 
 def _with_relu(rule: Rule, model: Model, x: Any, target: Any, relu: Any) -> Any:
-    x = check_inputs(x)
+    model, x = hold_fixed(model, x)
     keys = relu if isinstance(relu, (list, tuple)) else [relu]
     # Not left to the map's own warning: it is about a map's lifetime, which a model may share.
     program = Program.trace(
@@ -111,7 +108,7 @@ def _with_relu(rule: Rule, model: Model, x: Any, target: Any, relu: Any) -> Any:
         [jax.typeof(leaf) for leaf in jax.tree.leaves(x)],
         "model",
     )
-    found = [key for key in keys if _is_called(resolve(key), program.jaxpr.jaxpr)]
+    found = [key for key in keys if is_called(program.jaxpr.jaxpr, resolve(key))]
     if not found:
         raise AttributionInputError(
             describe(
@@ -122,13 +119,3 @@ def _with_relu(rule: Rule, model: Model, x: Any, target: Any, relu: Any) -> Any:
             )
         )
     return gradient(override(model, dict.fromkeys(found, rule)), x, target)
-
-
-def _is_called(key: Key, jaxpr: Jaxpr, outer: str = "") -> bool:
-    """Is an operation of the key called in a program, or in a program inside it?"""
-    paths = [join(outer, compat.scope_of(eqn)) for eqn in jaxpr.eqns]
-    return any(True for _ in _calls(jaxpr, paths, key)) or any(
-        _is_called(key, body, path)
-        for eqn, path in zip(jaxpr.eqns, paths, strict=True)
-        for body, _ in programs_inside(eqn)
-    )

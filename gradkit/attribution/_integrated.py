@@ -13,10 +13,10 @@ from gradkit.attribution._chunks import weighted_sum
 from gradkit.attribution._model import (
     Model,
     check_count,
-    check_inputs,
     explained,
     fix_target,
     gradient,
+    hold_fixed,
     like,
 )
 
@@ -81,7 +81,7 @@ def integrated_gradients(
         Sundararajan, Taly, Yan, *Axiomatic attribution for deep networks* (2017), equation 1;
         arXiv:1703.01365.
     """
-    x = check_inputs(x)
+    model, x = hold_fixed(model, x)
     x_0 = like(x, baseline, "baseline")
     nodes, weights = _quadrature(quadrature, check_count(steps, "steps"))
     target = fix_target(model, x, target)

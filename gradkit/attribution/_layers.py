@@ -61,18 +61,20 @@ class Found:
 def find_layers(steps: Steps) -> list[Found]:
     """The linear layers, in the order in which the program computes them."""
     readers = steps.consumers()
-    return [
-        _layer(steps, step, readers)
-        for step in steps.steps
-        if step.name in PRODUCTS and len(steps.flows(step)) == 1
-    ]
+    found = []
+    for step in steps.steps:
+        for body in step.bodies:  # a layer in a loop is one layer
+            found.extend(find_layers(body))
+        if step.rule is None and step.name in PRODUCTS and len(steps.flows(step)) == 1:
+            found.append(_layer(steps, step, readers))
+    return found
 
 
 def _layer(steps: Steps, product: Step, readers: dict[int, list[Step]]) -> Found:
     (at,) = steps.flows(product)
     x, w = product.inputs[at], product.inputs[1 - at]
     chain: list[Step] = [product]
-    while (reader := _only_reader(steps, chain[-1], readers)) is not None:
+    while (reader := _only_reader(steps, chain[-1], readers)) is not None and not reader.rule:
         others = [i for i in reader.inputs if i not in chain[-1].outputs]
         if reader.name == "add" and len(others) == 1 and others[0] not in steps.dependent:
             return Found((*chain, reader), x, w, others[0])

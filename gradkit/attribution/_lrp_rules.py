@@ -7,6 +7,7 @@ can, which needs no division by activations (see `gradkit.attribution.lrp`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear layer at one point.
+    """A linear layer at one point: what a rule of one's own is told.
 
     Attributes:
         apply: `apply(x, w, b)`, linear in `x` and `w`, affine in `b`.
@@ -44,7 +45,12 @@ class Layer:
         return pull(y_bar)[0]
 
 
-LayerRule = Callable[[Layer, Any], Message]
+class LayerRule(ABC):
+    """A rule of linear layers."""
+
+    @abstractmethod
+    def __call__(self, layer: Layer, relevance: Any) -> Message:
+        """What a layer sends to its input, of the relevance that it has received."""
 
 
 def stabilize(z: Any, eps: float) -> Any:
@@ -57,7 +63,7 @@ def _parts(a: Any) -> tuple[Any, Any]:
 
 
 @dataclass(frozen=True)
-class epsilon:  # noqa: N801 - used as a function
+class epsilon(LayerRule):  # noqa: N801 - used as a function
     r"""The epsilon rule: relevance by contribution, with a denominator kept away from zero.
 
     $$ R_j = \sum_k \frac{x_j w_{jk}}{z_k + \epsilon\,\mathrm{sign}(z_k)} R_k $$
@@ -78,7 +84,7 @@ class epsilon:  # noqa: N801 - used as a function
 
 
 @dataclass(frozen=True)
-class gamma:  # noqa: N801 - used as a function
+class gamma(LayerRule):  # noqa: N801 - used as a function
     r"""The gamma rule: contributions of the sign of the output count $1 + \gamma$ times.
 
     With $a_{jk} = x_j w_{jk}$, and for $z_k > 0$ (for $z_k < 0$ with negative parts),
@@ -115,7 +121,7 @@ class gamma:  # noqa: N801 - used as a function
 
 
 @dataclass(frozen=True)
-class alpha_beta:  # noqa: N801 - used as a function
+class alpha_beta(LayerRule):  # noqa: N801 - used as a function
     r"""The alpha-beta rule: supporting and opposing contributions apart.
 
     $$ R_j = \sum_k \Big(\alpha \frac{a_{jk}^+}{\sum_i a_{ik}^+ + b_k^+} - \beta
@@ -160,7 +166,7 @@ def z_plus(eps: float = 1e-6) -> alpha_beta:
 
 
 @dataclass(frozen=True)
-class z_box:  # noqa: N801 - used as a function
+class z_box(LayerRule):  # noqa: N801 - used as a function
     r"""The z-box rule for a first layer whose inputs lie between `low` and `high`.
 
     $$ R_j = \sum_k \frac{x_j w_{jk} - l_j w_{jk}^+ - h_j w_{jk}^-}{\sum_i x_i w_{ik} - l_i w_{ik}^+
@@ -186,7 +192,7 @@ class z_box:  # noqa: N801 - used as a function
 
 
 @dataclass(frozen=True)
-class flat:  # noqa: N801 - used as a function
+class flat(LayerRule):  # noqa: N801 - used as a function
     r"""The flat rule: the same share for every input that a unit sees.
 
     $$ R_j = \sum_k \frac{1}{\sum_i 1} R_k $$

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gradkit import _jax_compat as compat
 from gradkit._errors import AttributionInputError, describe
-from gradkit._trees import describe_type
+from gradkit._trees import describe_type, is_array
 from gradkit.attribution._target import check_input, select
 
 Model = Callable[[Any], Any]
@@ -20,22 +20,45 @@ Method = Callable[..., Any]
 """From `(model, x, target)` to an attribution like `x`."""
 
 
-def check_inputs(x: Any) -> Any:
-    """The input as arrays, all with the same number of examples.
+def hold_fixed(model: Model, x: Any) -> tuple[Model, Any]:
+    """The model as a function of what can be explained: the floating-point leaves of its input.
+
+    Args:
+        model: The model.
+        x: An array or a pytree of arrays.
+
+    Returns:
+        The model, and its input with None in the place of leaves of integers or booleans. Such
+        leaves the model goes on to see as they are.
 
     Raises:
-        AttributionInputError: If a leaf is not a real floating-point array with that first axis.
+        AttributionInputError: If no leaf is a real floating-point array, or they do not all have
+            the same first axis.
     """
-    arrays = jax.tree.map(check_input, x)
-    if len({leaf.shape[0] for leaf in jax.tree.leaves(arrays)}) != 1:
+    leaves, structure = jax.tree.flatten(x)
+    arrays = [jnp.asarray(leaf) if is_array(leaf) else leaf for leaf in leaves]
+    fixed = [is_array(leaf) and not jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in arrays]
+    if all(fixed):
+        fixed = [False] * len(arrays)  # let the check say what is wrong with the first
+    shown = [None if f else check_input(a) for f, a in zip(fixed, arrays, strict=True)]
+    varying = jax.tree.unflatten(structure, shown)
+    if len({leaf.shape[0] for leaf in jax.tree.leaves(varying)}) != 1:
         raise AttributionInputError(
             describe(
                 "the input does not say how many examples it has.",
                 expected="arrays with one common first axis",
-                got=", ".join(map(describe_type, jax.tree.leaves(arrays))) or "no array",
+                got=", ".join(map(describe_type, jax.tree.leaves(varying))) or "no array",
             )
         )
-    return arrays
+    if not any(fixed):
+        return model, varying
+
+    def of_varying(varying: Any) -> Any:
+        rest = iter(jax.tree.leaves(varying))
+        full = [a if f else next(rest) for f, a in zip(fixed, arrays, strict=True)]
+        return model(jax.tree.unflatten(structure, full))
+
+    return of_varying, varying
 
 
 def fix_target(model: Model, x: Any, target: Any) -> Any:
@@ -76,23 +99,33 @@ def like(x: Any, value: Any, name: str) -> Any:
     Raises:
         AttributionInputError: If it does not broadcast.
     """
-    if jax.tree.structure(value) != jax.tree.structure(x):
-        value = jax.tree.map(lambda _: value, x)
+    own = matching(x, value)
+    if own is None:
+        own = jax.tree.map(lambda _: value, x)
 
     def broadcast(x: Any, value: Any) -> jax.Array:
-        array = jnp.asarray(value, x.dtype)
         try:
-            return jnp.broadcast_to(array, x.shape)
-        except ValueError:
+            return jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape)
+        except (TypeError, ValueError):
             raise AttributionInputError(
                 describe(
                     f"the {name} does not fit the input.",
                     expected=f"a shape that broadcasts to {describe_type(x)}",
-                    got=describe_type(array),
+                    got=describe_type(value),
                 )
             ) from None
 
-    return jax.tree.map(broadcast, x, value)
+    return jax.tree.map(broadcast, x, own)
+
+
+def matching(x: Any, value: Any) -> Any:
+    """`value`, built like `x`: without what `x` has None for. None if it is not built so."""
+    is_none = lambda node: node is None  # noqa: E731
+    try:
+        own = jax.tree.map(lambda a, v: None if a is None else v, x, value, is_leaf=is_none)
+    except ValueError:
+        return None
+    return own if jax.tree.structure(own) == jax.tree.structure(x) else None
 
 
 def check_count(value: Any, name: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradkit.attribution._model import Model, check_inputs, gradient
+from gradkit.attribution._model import Model, gradient, hold_fixed
 
 
 def saliency(model: Model, x: Any, target: Any = None, *, absolute: bool = True) -> Any:
@@ -21,7 +21,8 @@ def saliency(model: Model, x: Any, target: Any = None, *, absolute: bool = True)
         model: From a batch `x` to logits `[N, K]` or one scalar per example `[N]`. Parameters are
             closed over: `functools.partial(module.apply, params)`, `jax.vmap(equinox_model)`. No
             example may influence another (batch norm at inference).
-        x: Real floating-point array `[N, ...]`, or a pytree of such arrays.
+        x: Real floating-point array `[N, ...]`, or a pytree of such arrays; of leaves of integers
+            or booleans among them, which the model sees as they are, the attribution is None.
         target: The class, an integer or one per example `[N]`; a function from the output to one
             scalar per example; None for the largest logit.
         absolute: Whether to take the magnitude, as the paper does; False keeps the sign.
@@ -42,7 +43,7 @@ def saliency(model: Model, x: Any, target: Any = None, *, absolute: bool = True)
         Simonyan, Vedaldi, Zisserman, *Deep inside convolutional networks* (2014), section 3;
         arXiv:1312.6034. Its maps are the largest magnitude over the channels.
     """
-    x_bar = gradient(model, check_inputs(x), target)
+    x_bar = gradient(*hold_fixed(model, x), target)
     return jax.tree.map(jnp.abs, x_bar) if absolute else x_bar
 
 
@@ -74,5 +75,5 @@ def input_x_gradient(model: Model, x: Any, target: Any = None) -> Any:
     Source:
         Shrikumar et al., *Not just a black box* (2016); arXiv:1605.01713.
     """
-    x = check_inputs(x)
+    model, x = hold_fixed(model, x)
     return jax.tree.map(jnp.multiply, x, gradient(model, x, target))

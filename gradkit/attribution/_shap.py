@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from gradkit._errors import AttributionInputError, describe
 from gradkit._trees import describe_type
 from gradkit.attribution._chunks import weighted_sum
-from gradkit.attribution._model import Model, check_count, check_inputs, fix_target, gradient
+from gradkit.attribution._model import (
+    Model,
+    check_count,
+    fix_target,
+    gradient,
+    hold_fixed,
+    matching,
+)
 
 
 def gradient_shap(
@@ -38,7 +45,8 @@ def gradient_shap(
         x: -
         target: - . None is the largest logit at `x`, for all samples.
         baselines: The background examples $D$, `[M, ...]`: a pytree like `x` with its own number
-            of examples. Each sample draws one for each example.
+            of examples. Each sample draws one for each example. Leaves of integers keep the values
+            that they have in `x`.
         samples: How many gradients are averaged.
         key: The source of randomness; `jax.random.key(0)` if None. Equal keys, equal results.
         chunk_size: How many of the samples are evaluated together, which bounds the memory; None
@@ -64,7 +72,7 @@ def gradient_shap(
         priors and expected gradients* (2021), equation 3; arXiv:1906.10670. Lundberg, Lee, *A
         unified approach to interpreting model predictions* (2017).
     """
-    x = check_inputs(x)
+    model, x = hold_fixed(model, x)
     background = _check_baselines(x, baselines)
     n = check_count(samples, "samples")
     target = fix_target(model, x, target)
@@ -91,10 +99,11 @@ def _column(alpha: Any, like: Any) -> Any:
 
 
 def _check_baselines(x: Any, baselines: Any) -> Any:
-    if jax.tree.structure(baselines) == jax.tree.structure(x):
-        pairs = zip(jax.tree.leaves(baselines), jax.tree.leaves(x), strict=True)
-        if all(jnp.shape(b)[1:] == a.shape[1:] and jnp.ndim(b) == a.ndim for b, a in pairs):
-            return check_inputs(jax.tree.map(lambda b, a: jnp.asarray(b, a.dtype), baselines, x))
+    background = matching(x, baselines)
+    pairs = [] if background is None else _pairs(background, x)
+    if pairs and all(jnp.shape(b)[1:] == a.shape[1:] and jnp.ndim(b) == a.ndim for b, a in pairs):
+        cast = jax.tree.map(lambda b, a: jnp.asarray(b, a.dtype), background, x)
+        return hold_fixed(lambda x: x, cast)[1]
     raise AttributionInputError(
         describe(
             "the baselines are not examples like those of the input.",
@@ -106,3 +115,7 @@ def _check_baselines(x: Any, baselines: Any) -> Any:
             fix="for one baseline alone: baseline[None]",
         )
     )
+
+
+def _pairs(a: Any, b: Any) -> list[tuple[Any, Any]]:
+    return list(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))

@@ -14,9 +14,9 @@ from gradkit.attribution._model import (
     Method,
     Model,
     check_count,
-    check_inputs,
     fix_target,
     gradient,
+    hold_fixed,
 )
 
 
@@ -66,7 +66,7 @@ def smooth_grad(
     Source:
         Smilkov et al., *SmoothGrad: removing noise by adding noise* (2017); arXiv:1706.03825.
     """
-    x = check_inputs(x)
+    model, x = hold_fixed(model, x)
     noisy = _noisy(model, x, target, noise, method)
     mean = weighted_sum(noisy, *_keys(key, samples), chunk_size)
     return jax.tree.map(lambda a, x: a.astype(x.dtype), mean, x)
@@ -115,7 +115,7 @@ def var_grad(
         Adebayo et al., *Local explanation methods for deep neural networks lack sensitivity to
         parameter values* (2018); arXiv:1810.03307.
     """
-    x = check_inputs(x)
+    model, x = hold_fixed(model, x)
     noisy = _noisy(model, x, target, noise, method)
     # Around the attribution at x itself, or the difference of two large numbers would be noise.
     centre = method(model, x, fix_target(model, x, target))
