@@ -128,6 +128,10 @@ class AttributionInputError(GradkitError, ValueError):
     """A model's input, output or target does not fit what an attribution needs."""
 
 
+class LossArgumentError(GradkitError, TypeError, ValueError):
+    """Arguments of a loss do not fit each other, or are of a wrong kind."""
+
+
 class CheckpointError(GradkitError, OSError):
     """A checkpoint cannot be written, or is not one of this run.
 

@@ -1,6 +1,6 @@
 """The public names, in one place; the package imports this when one of them is asked for."""
 
-from gradkit import attribution, debug, rules, safe, train, verify
+from gradkit import attribution, debug, losses, rules, safe, train, verify
 from gradkit._collect import collect_cotangents
 from gradkit._custom import custom_gradient
 from gradkit._define import op
@@ -14,6 +14,7 @@ from gradkit._errors import (
     GradkitError,
     HookError,
     HostResultError,
+    LossArgumentError,
     NonFiniteError,
     OverrideKeyError,
     OverrideValueError,
@@ -55,6 +56,7 @@ __all__ = [
     "GradkitError",
     "HookError",
     "HostResultError",
+    "LossArgumentError",
     "NonFiniteError",
     "NotDifferentiable",
     "Op",
@@ -78,6 +80,7 @@ __all__ = [
     "get_gradient",
     "gradient_override_map",
     "host_op",
+    "losses",
     "op",
     "overridable_ops",
     "override",

@@ -18,7 +18,7 @@ import pytest
 import gradkit as gk
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED = re.compile(r"^```python\n(.*?)^```$(?:\n+^```text\n(.*?)^```$)?", re.M | re.S)
 ROUNDING = re.compile(r"\b\d\.\de-\d\d\b")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

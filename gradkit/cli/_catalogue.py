@@ -8,10 +8,11 @@ from itertools import groupby
 
 from gradkit._entry import Entry
 from gradkit._errors import UnknownGradientError, describe, did_you_mean
+from gradkit.losses._catalogue import CATALOGUE as LOSSES
 from gradkit.rules._catalogue import CATALOGUE as RULES
 from gradkit.safe._catalogue import CATALOGUE as SAFE
 
-ENTRIES: tuple[Entry, ...] = (*RULES, *SAFE)
+ENTRIES: tuple[Entry, ...] = (*RULES, *SAFE, *LOSSES)
 
 
 def find(patterns: Iterable[str]) -> list[Entry]:

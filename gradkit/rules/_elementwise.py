@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gradkit._arguments import widen
 from gradkit._errors import describe
 from gradkit._rules import Call
 
@@ -56,11 +57,6 @@ def as_floating(name: str, x: Any) -> jax.Array:
             )
         )
     return x
-
-
-def widen(x: jax.Array) -> jax.Array:
-    """Half precision as float32, to compute in; other types as they are."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def parameter(name: str, value: Any, x: jax.Array) -> jax.Array:

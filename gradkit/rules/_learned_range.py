@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradkit._arguments import widen
 from gradkit._errors import describe
 from gradkit._rules import Call
-from gradkit.rules._elementwise import as_floating, parameter, widen
+from gradkit.rules._elementwise import as_floating, parameter
 from gradkit.rules._identity import broadcasts
 from gradkit.rules._quantisation import code_range
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradkit.rules._elementwise import as_floating, elementwise, through, widen
+from gradkit._arguments import widen
+from gradkit.rules._elementwise import as_floating, elementwise, through
 from gradkit.rules._identity import identity
 from gradkit.rules._quantisation import Axis, code_range, other_axes
 from gradkit.rules._rounding import round as round_through

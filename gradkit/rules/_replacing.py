@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradkit._arguments import widen
 from gradkit._errors import RuleError, describe
 from gradkit._trees import describe_type, is_array
-from gradkit.rules._elementwise import widen
 from gradkit.rules._identity import differentiable, identity, leaf_by_leaf, one_per_leaf
 from gradkit.rules._override_value import after_default
 

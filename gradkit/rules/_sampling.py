@@ -5,7 +5,8 @@ from __future__ import annotations
 import jax
 from jax.typing import ArrayLike
 
-from gradkit.rules._elementwise import as_floating, parameter, widen
+from gradkit._arguments import widen
+from gradkit.rules._elementwise import as_floating, parameter
 from gradkit.rules._selections import argmax_one_hot
 from gradkit.rules._straight_through import straight_through
 

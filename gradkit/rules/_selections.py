@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from gradkit._arguments import widen
 from gradkit._errors import describe
-from gradkit.rules._elementwise import as_floating, elementwise, through, widen
+from gradkit.rules._elementwise import as_floating, elementwise, through
 from gradkit.rules._override_value import instead_of_default
 
 

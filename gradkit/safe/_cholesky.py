@@ -8,7 +8,8 @@ from jax import lax
 from jax.scipy.linalg import solve_triangular
 from jax.typing import ArrayLike
 
-from gradkit.safe._edges import as_matrix, widen
+from gradkit._arguments import widen
+from gradkit.safe._edges import as_matrix
 from gradkit.safe._matrices import adjoint, diagonal_matrix, unit_columns
 
 

@@ -52,11 +52,6 @@ def _as_inexact(function: str, kind: Any, expected: str, arrays: Any) -> tuple[j
     )
 
 
-def widen(x: jax.Array) -> jax.Array:
-    """Half precision as float32, for sums and factorisations; other types as they are."""
-    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
-
-
 def held(
     fn: Callable[[jax.Array], jax.Array],
     is_edge: Callable[[jax.Array], jax.Array],

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from gradkit.safe._edges import as_real, widen
+from gradkit._arguments import widen
+from gradkit.safe._edges import as_real
 
 Axis = int | Sequence[int] | None
 

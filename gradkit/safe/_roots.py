@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradkit.safe._edges import as_real, held, power_of_two, widen
+from gradkit._arguments import widen
+from gradkit.safe._edges import as_real, held, power_of_two
 
 Axis = int | Sequence[int] | None
 

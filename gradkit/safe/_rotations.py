@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from gradkit._arguments import widen
 from gradkit._errors import describe
 from gradkit.safe._angles import arctan2
-from gradkit.safe._edges import as_real, widen
+from gradkit.safe._edges import as_real
 from gradkit.safe._matrices import diagonal_matrix
 from gradkit.safe._powers import divide
 from gradkit.safe._roots import norm

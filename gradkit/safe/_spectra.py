@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from gradkit.safe._edges import as_matrix, widen
+from gradkit._arguments import widen
+from gradkit.safe._edges import as_matrix
 from gradkit.safe._matrices import adjoint
 
 

@@ -9,7 +9,8 @@ from typing import Any, Generic, ParamSpec
 
 import jax
 
-from gradkit.rules._elementwise import elementwise, widen
+from gradkit._arguments import widen
+from gradkit.rules._elementwise import elementwise
 from gradkit.rules._override_value import instead_of_default
 
 P = ParamSpec("P")

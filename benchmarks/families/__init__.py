@@ -1,0 +1,1 @@
+"""What `catalogue.py` compares: one module a family, each with `comparisons(rng)`."""
