@@ -140,3 +140,11 @@ class CheckpointError(GradkitError, OSError):
     """
 
     result: object = None
+
+
+class ProcessError(GradkitError, RuntimeError):
+    """Another process of a run ended, or was given something else than this one."""
+
+
+class DataTimeoutError(GradkitError, TimeoutError):
+    """An iterator of training data gave no batch for longer than was allowed."""

@@ -441,3 +441,14 @@ def showing_rule_lines(params: dict[str, Any]) -> dict[str, Any]:
     if not hasattr(bwd, "call_wrapped"):
         return params | {"bwd": bwd_at_its_lines}
     return params | {"bwd": linear_util.wrap_init(bwd_at_its_lines, debug_info=bwd.debug_info)}
+
+
+def coordination_client() -> Any:
+    """The client of the service that JAX's processes share; `None` in a process alone.
+
+    Private: its store of keys and values, by which hosts tell each other a few bytes without their
+    devices, has no public name. Can go when JAX publishes one.
+    """
+    from jax._src import distributed
+
+    return distributed.global_state.client

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradkit._errors import describe
-from gradkit.train._placement import Placement
+from gradkit.train._last_batch import KEEP, PAD
+from gradkit.train._placement import Placement, put
 from gradkit.train._portion import Portion
-
-KEEP, DROP = "keep", "drop"
 
 
 class Arrays:
@@ -28,8 +27,9 @@ class Arrays:
         batch_size: Examples a step.
         shuffle: In a new order each epoch?
         seed: Of the order.
-        last: What becomes of the last, shorter batch: `"keep"` it, as a shorter batch, or
-            `"drop"` it.
+        last: What becomes of the last, shorter batch: `"keep"` it, as a shorter batch, `"drop"`
+            it, or `"pad"` it to the length of the others.
+        masked: Do batches come with a mask of what is in them, as pairs?
         placement: The devices; `None` for the default one.
 
     Raises:
@@ -45,34 +45,43 @@ class Arrays:
         shuffle: bool,
         seed: int,
         last: str = KEEP,
+        masked: bool = False,
         placement: Placement | None = None,
     ):
         self._data = jax.tree.map(_on_device, data)
         if placement is not None:
-            self._data = jax.device_put(self._data, placement.whole)
+            self._data = put(self._data, placement.whole)
         self._n = _length(self._data)
         self._batch_size = min(batch_size, self._n)
         self._shuffle = shuffle
         self._seed = seed
-        self._rest = self._n % self._batch_size if last == KEEP else 0
-        first = self._n - self._rest
+        short = self._n % self._batch_size
+        self._rest = short if last == KEEP else 0
+        self._missing = self._batch_size - short if last == PAD and short else 0
+        self._full = (self._n + self._missing) // self._batch_size
+        self._masked = masked
+        first = self._full * self._batch_size
         self._picks = {
-            self._batch_size: functools.partial(_pick, 0, self._batch_size, placement),
-            self._rest: functools.partial(_pick, first, self._rest, placement),
+            size: functools.partial(_pick, start, size, placement)
+            for start, size in ((0, self._batch_size), (first, self._rest))
         }
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches in an epoch."""
-        return self._n // self._batch_size + bool(self._rest)
+        return self._full + bool(self._rest)
 
     def portions(self, epoch: int, start: int) -> Iterator[Portion]:
         """All full batches, then the short one."""
-        data = self._data
+        data, full = self._data, self._full
+        order = np.arange(self._n)
         if self._shuffle:
             order = np.random.default_rng([self._seed, epoch]).permutation(self._n)
+        if self._shuffle or self._missing:
+            order = np.append(order, np.zeros(self._missing, order.dtype))
             data = _take(data, order.astype(np.int32))
-        full = self._n // self._batch_size
+        if self._masked:
+            data = data, np.arange(len(order)) < self._n
         if start < full:
             pick = self._picks[self._batch_size]
             yield Portion(full - start, self._batch_size, pick, data, start)

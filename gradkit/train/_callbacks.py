@@ -29,7 +29,8 @@ class Moment:
 class Callback:
     """Base class of callbacks; a plain function counts as `on_chunk`.
 
-    Methods that return a true value end the training.
+    Of several processes, each calls its own, at the same steps and with the same numbers. Methods
+    that return a true value end the training.
 
     Example:
         >>> class Stop(Callback):
@@ -45,6 +46,9 @@ class Callback:
 
     def on_end(self, result: Any) -> Any:
         """Called with the result, whatever ended the training but an error."""
+
+    def close(self) -> None:
+        """Called last, also after an error."""
 
 
 class _Function(Callback):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradkit._errors import CheckpointError, describe
+from gradkit._errors import CheckpointError, ProcessError, describe
 from gradkit.train._folder import Folder
+from gradkit.train._processes import Processes
 
 _FORMAT = 1
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,16 @@ class Checkpoints:
     """The checkpoints of one run in one folder, which no other run can use meanwhile.
 
     Args:
-        folder: The folder; made if need be.
+        folder: The folder; made if need be. All processes of the run see it.
         keep: How many to keep, the newest ones.
+        processes: Those of the run, which write and read together.
 
     Raises:
         ImportError: Without orbax, the extra `checkpoint`.
         CheckpointError: If the folder cannot be written to, or another run uses it.
     """
 
-    def __init__(self, folder: str | Path, keep: int):
+    def __init__(self, folder: str | Path, keep: int, processes: Processes):
         try:
             import orbax.checkpoint as ocp
         except ImportError as error:
@@ -54,8 +57,13 @@ class Checkpoints:
         self._ocp = ocp
         self._failed: Exception | None = None
         self._folder = Folder(Path(folder))
-        self._folder.lock()
+        self._processes = processes
+        self._together(self._folder.lock if processes.is_first else lambda: None)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False)
+        if processes.members != tuple(range(jax.process_count())):
+            options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+                primary_host=processes.members[0], active_processes=set(processes.members)
+            )
         self._manager = ocp.CheckpointManager(self._folder.path, options=options)
 
     def save(self, step: int, saved: Saved) -> None:
@@ -89,11 +97,17 @@ class Checkpoints:
         Raises:
             CheckpointError: If it cannot be written.
         """
-        try:
+
+        def wait() -> None:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
             if self._failed is not None:
                 raise self._failed
+
+        try:
+            self._together(wait)
+        except ProcessError:
+            raise
         except Exception as error:
             raise CheckpointError(
                 describe(
@@ -123,21 +137,38 @@ class Checkpoints:
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                about = self._restore(step, "about", self._ocp.args.JsonRestore())
-                known = about["format"] == _FORMAT
-                types, position = about["types"], about["position"]
-            except Exception as error:
-                self._warn_of(step, error)
-                continue
-            if not known:
-                self._warn_of(step, ValueError(f"format {about['format']}"))
-                continue
-            self._compare(step, types, _types(like))
-            try:
-                return step, Saved(self._read_arrays(step, like), position, self._read_logs(step))
+                types, position = self._together(self._read_about, step)
+                self._compare(step, types, _types(like))
+                arrays = self._together(self._read_arrays, step, like)
+                return step, Saved(arrays, position, self._together(self._read_logs, step))
+            except (CheckpointError, ProcessError):
+                raise
             except Exception as error:
                 self._warn_of(step, error)
         return None
+
+    def _together(self, act: Callable[..., _T], *args: Any) -> _T:
+        """The answer of `act`, if it went well in all processes; else an error in all of them."""
+        answer, error = None, None
+        try:
+            answer = act(*args)
+        except Exception as raised:
+            error = raised
+        told = None if error is None else f"{type(error).__name__}: {error}"
+        found = next(filter(None, self._processes.exchange("checkpoint", told)), None)
+        if error is not None:
+            raise error
+        if found is not None:
+            message = f"in another process, {found}"
+            raise OSError(message)
+        return cast(_T, answer)
+
+    def _read_about(self, step: int) -> tuple[dict[str, str], dict[str, Any]]:
+        about = self._restore(step, "about", self._ocp.args.JsonRestore())
+        if about["format"] != _FORMAT:
+            message = f"format {about['format']}"
+            raise ValueError(message)
+        return about["types"], about["position"]
 
     def _restore(self, step: int, item: str, arg: Any) -> Any:
         return self._manager.restore(step, args=self._ocp.args.Composite(**{item: arg}))[item]

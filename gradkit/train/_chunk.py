@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradkit.train._loops import is_slow_in_loops
+from gradkit.train._placement import put
 from gradkit.train._state import State
 from gradkit.train._update import Logs, UpdateFunction
 
@@ -55,7 +56,8 @@ class Chunk:
     def empty_logs(self, state: State) -> Logs:
         """Logs that hold nothing yet."""
         logs = {name: jnp.zeros(ROOM, t.dtype) for name, t in self._types.items()}
-        return jax.device_put(logs, state.step.sharding)
+        sharding: Any = state.step.sharding
+        return put(logs, sharding)
 
 
 def make_chunk(

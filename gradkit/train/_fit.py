@@ -16,19 +16,21 @@ import optax
 
 from gradkit._errors import NonFiniteError, describe
 from gradkit._override import override
-from gradkit.train._arrays import KEEP, Arrays
+from gradkit.train._arrays import Arrays
 from gradkit.train._callbacks import Callback, as_callback
 from gradkit.train._chunk import ROOM
 from gradkit.train._evaluation import Evaluation
 from gradkit.train._interrupts import interrupts
+from gradkit.train._last_batch import KEEP, PAD
 from gradkit.train._loop import Every, HaltedError, Loop
 from gradkit.train._loss import Loss
 from gradkit.train._model import Model, take_apart
-from gradkit.train._options import check_options
+from gradkit.train._options import check_clipping, check_mask, check_options
 from gradkit.train._pace import Pace
 from gradkit.train._patience import Patience
 from gradkit.train._placement import REPLICATED, Placement, make_placement
 from gradkit.train._portion import Data
+from gradkit.train._processes import Processes
 from gradkit.train._progress import make_display
 from gradkit.train._result import Result
 from gradkit.train._saving import Saving
@@ -49,6 +51,7 @@ def fit(
     seed: int = 0,
     shuffle: bool = True,
     last_batch: str = KEEP,
+    data_timeout: float | None = None,
     has_state: bool = False,
     eval_data: Any = None,
     eval_fn: Callable[..., Any] | None = None,
@@ -69,6 +72,8 @@ def fit(
     on_nonfinite: str = RAISE,
     most_skipped: int = 10,
     log_gradient_norm: bool = False,
+    clip_per_example: float | None = None,
+    noise: float = 0.0,
     overrides: Mapping[Any, Any] | None = None,
     steps_per_call: int | None = None,
 ) -> Result:
@@ -89,7 +94,12 @@ def fit(
         batch_size: Examples a step, for arrays.
         seed: Of the order of examples, and of the keys that `loss_fn` gets.
         shuffle: Put arrays in a new order each epoch?
-        last_batch: What to do with the last, shorter batch of an epoch: `"keep"` or `"drop"`.
+        last_batch: What to do with the last, shorter batch of an epoch: `"keep"` it as it is,
+            `"drop"` it, or `"pad"` it with zeros to the length of the others. For that, the loss
+            has a parameter `mask`, bool[examples]: which of them are real. (A loss with such a
+            parameter gets one anyway.)
+        data_timeout: Seconds without a batch from an iterable after which to raise. Default:
+            wait, and warn.
         has_state: The model carries a state (batch statistics): `loss_fn(params, state, batch)`
             returns `(loss, state)` or `(loss, metrics, state)`.
         eval_data: As `data`; loss and metrics on it go to `history.evaluations`.
@@ -119,6 +129,10 @@ def fit(
             apply such a gradient.
         most_skipped: Steps skipped in a row after which `"skip"` raises too.
         log_gradient_norm: Log `grad_norm`, the global norm of the gradient.
+        clip_per_example: Clip the gradient of each example to this norm before they are averaged;
+            the loss sees batches of one. `accumulate` saves memory.
+        noise: With `clip_per_example`, add normal noise of this many times the norm to the sum of
+            the clipped gradients: DP-SGD's noise multiplier.
         overrides: Gradients to swap while training, as for `gk.override`.
         steps_per_call: Steps of one call. Default: measured. The numbers do not depend on it.
 
@@ -129,6 +143,8 @@ def fit(
         TypeError: If `params`, `data` or what `loss_fn` returns is not as described.
         ValueError: If an option has a value that it cannot have.
         NonFiniteError: As `on_nonfinite` says.
+        DataTimeoutError: As `data_timeout` says.
+        ProcessError: If another process of the run failed.
         CheckpointError: If `checkpoint_dir` cannot be written to, is used by another run, or has a
             checkpoint of another model or optimizer.
 
@@ -149,6 +165,7 @@ def fit(
         epochs=epochs, steps=steps, batch_size=batch_size, accumulate=accumulate,
         ema_decay=ema_decay, on_nonfinite=on_nonfinite, eval_every=eval_every, patience=patience,
         last_batch=last_batch, has_state=has_state, params=params, eval_data=eval_data,
+        data_timeout=data_timeout,
         steps_per_call=steps_per_call, keep_checkpoints=keep_checkpoints, resume=resume,
         checkpoint_dir=checkpoint_dir, checkpoint_every=checkpoint_every,
     )  # fmt: skip
@@ -160,6 +177,8 @@ def fit(
     if overrides:
         loss_fn = override(loss_fn, overrides)
     loss = Loss(loss_fn, model, has_state, compute_dtype)
+    check_mask(loss_fn, loss.takes_mask, last_batch == PAD, accumulate)
+    check_clipping(clip_per_example, noise, bool(jax.tree.leaves(model_state)), loss.takes_mask)
     update = Update(
         loss,
         optax.with_extra_args_support(optimizer or optax.adam(1e-3)),
@@ -169,17 +188,12 @@ def fit(
         on_nonfinite,
         most_skipped,
         log_gradient_norm,
+        clip_per_example,
+        noise,
     )
     scaled = compute_dtype is not None and jnp.finfo(compute_dtype).maxexp < 100
     placement = make_placement(mesh, param_sharding)
-    trainable = model.trainable if placement is None else placement.place_params(model.trainable)
-    state = first_state(
-        trainable, model_state, update.optimizer, ema=ema_decay is not None, scaled=scaled
-    )
-    if placement is not None:
-        state = placement.place_rest(state)
-    make_data = functools.partial(_make_data, batch_size=batch_size, seed=seed, placement=placement)
-    source = make_data(data, shuffle=shuffle, last=last_batch)
+    processes = Processes((jax.process_index(),) if placement is None else placement.members)
     epochs = 1 if epochs is None and steps is None else epochs
 
     def copy_params(state: State) -> Any:
@@ -187,23 +201,43 @@ def fit(
 
     told = [as_callback(callback) for callback in callbacks]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(processes.together())
+        for callback in told:
+            if isinstance(callback, Callback):
+                stack.callback(callback.close)
+        processes.check_same("params", params)
+        trainable = model.trainable
+        if placement is not None:
+            trainable = placement.place_params(trainable)
+        state = first_state(
+            trainable, model_state, update.optimizer, ema=ema_decay is not None, scaled=scaled
+        )
+        if placement is not None:
+            state = placement.place_rest(state)
+        make_data = functools.partial(
+            _make_data, batch_size=batch_size, seed=seed, placement=placement, processes=processes,
+            timeout=data_timeout,
+        )  # fmt: skip
+        source = make_data(data, shuffle=shuffle, last=last_batch, masked=loss.takes_mask)
+        is_shown = progress and processes.is_first
         loop = Loop(
             update=update,
             state=state,
             data=source,
             pace=Pace(steps_per_call, ROOM),
-            display=make_display(progress, _total(source, epochs, steps), batch_size),
+            display=make_display(is_shown, _total(source, epochs, steps), batch_size),
             callbacks=told,
             copy_params=copy_params,
             most_steps=steps,
             most_epochs=epochs,
             interrupted=stack.enter_context(interrupts()),
+            processes=processes,
             is_divided=placement is not None,
         )
         watch = Patience(patience, monitor)
         if eval_data is not None:
-            evaluated = make_data(eval_data, shuffle=False, last=KEEP)
             eval_loss = loss if eval_fn is None else replace(loss, fn=eval_fn)
+            evaluated = make_data(eval_data, shuffle=False, last=KEEP, masked=eval_loss.takes_mask)
             loop.events.append(
                 Every(eval_every, _evaluate(loop, Evaluation(eval_loss, evaluated, seed), watch))
             )
@@ -223,8 +257,8 @@ def fit(
         result = _make_result(loop, model, watch)
         if saving is not None:
             saving.finish(result)
-    for callback in told:
-        callback.on_end(result)
+        for callback in told:
+            callback.on_end(result)
     return result
 
 
@@ -249,15 +283,27 @@ def _make_result(loop: Loop, model: Model, watch: Patience) -> Result:
 
 
 def _make_data(
-    data: Any, *, batch_size: int, shuffle: bool, seed: int, last: str, placement: Placement | None
+    data: Any,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    seed: int,
+    last: str,
+    masked: bool,
+    placement: Placement | None,
+    processes: Processes,
+    timeout: float | None,
 ) -> Data:
     if (
         isinstance(data, Iterable)
         and not isinstance(data, tuple | dict)
         and not hasattr(data, "ndim")
     ):
-        return Stream(data, placement)
-    return Arrays(data, batch_size, shuffle=shuffle, seed=seed, last=last, placement=placement)
+        return Stream(data, placement, processes, last=last, masked=masked, timeout=timeout)
+    processes.check_same("data", data)
+    return Arrays(
+        data, batch_size, shuffle=shuffle, seed=seed, last=last, masked=masked, placement=placement
+    )
 
 
 def _saving_event(saving: Saving, every: int | timedelta | None) -> Every:
@@ -282,8 +328,8 @@ def _evaluate(loop: Loop, evaluation: Evaluation, watch: Patience) -> Callable[[
         if watch.is_out(loop.step, metrics, params):
             loop.stop_reason = loop.stop_reason or "patience"
         for callback in loop.callbacks:
-            if callback.on_eval(loop.moment(metrics)) and not loop.stop_reason:
-                loop.stop_reason = "callback"
+            if callback.on_eval(loop.moment(metrics)):
+                loop.wish_to_stop("callback")
 
     return evaluate
 

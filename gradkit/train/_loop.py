@@ -16,6 +16,7 @@ from gradkit.train._chunk import Chunk, make_chunk
 from gradkit.train._history import History
 from gradkit.train._pace import Pace
 from gradkit.train._portion import Data, Portion
+from gradkit.train._processes import Processes
 from gradkit.train._progress import Display
 from gradkit.train._readings import Call, Reading, Readings
 from gradkit.train._state import State
@@ -34,15 +35,23 @@ class Every:
     do: Callable[[], None]
     seconds: float | None = None
     _last: float = field(default_factory=time.monotonic)
+    _rung: bool = False
 
     def is_due(self, step: int) -> bool:
         """Is it time, after so many steps?"""
         if self.steps is not None:
             return step % self.steps == 0
-        if self.seconds is None or time.monotonic() - self._last < self.seconds:
-            return False
-        self._last = time.monotonic()
-        return True
+        rung, self._rung = self._rung, False
+        return rung
+
+    @property
+    def has_rung(self) -> bool:
+        """Is it time by the clock?"""
+        return self.seconds is not None and time.monotonic() - self._last >= self.seconds
+
+    def ring(self) -> None:
+        """It is agreed that it is time."""
+        self._rung, self._last = True, time.monotonic()
 
 
 class HaltedError(Exception):
@@ -76,6 +85,7 @@ class Loop:
         most_steps: Steps after which it ends; `None` for no limit.
         most_epochs: Epochs after which it ends; `None` for no limit.
         interrupted: Has somebody asked for the end?
+        processes: Those that train together.
         is_divided: Does it run on several devices?
         history: Filled.
         stop_reason: Why it ended; empty as long as it runs.
@@ -95,6 +105,7 @@ class Loop:
     most_steps: int | None
     most_epochs: int | None
     interrupted: Callable[[], bool]
+    processes: Processes
     is_divided: bool = False
     history: History = field(default_factory=History)
     stop_reason: str = ""
@@ -106,6 +117,8 @@ class Loop:
     _good: State | None = None
     _rollbacks: int = 0
     _last_read: float = 0.0
+    _meeting: int = 0
+    _wish: str = ""
     _chunks: dict[Any, Chunk] = field(default_factory=dict)
 
     def run(self, start: int) -> None:
@@ -148,8 +161,6 @@ class Loop:
                 self.stop_reason = "steps"
             elif self.most_epochs is not None and self.epoch >= self.most_epochs:
                 self.stop_reason = "epochs"
-            elif self.interrupted():
-                self.stop_reason = "interrupt"
         return bool(self.stop_reason)
 
     def _run_portion(self, portion: Portion) -> None:
@@ -179,13 +190,39 @@ class Loop:
     def _read_in_time(self) -> int:
         """Read numbers a few times a second; returns how many steps are to be taken again."""
         if self.update.on_nonfinite == ROLLBACK:
-            return self._drain(0)  # a run that may have to go back looks before it goes on
-        now = time.monotonic()
-        assert self._readings is not None
-        if now - self._last_read < _SECONDS and self._readings.calls < _MOST_CALLS:
+            again = self._drain(0)  # a run that may have to go back looks before it goes on
+        elif self._is_time():
+            again = self._drain(1)
+        else:
             return 0
-        self._last_read = now
-        return self._drain(1)
+        self._agree()
+        return again
+
+    def _is_time(self) -> bool:
+        assert self._readings is not None
+        if self._readings.calls >= _MOST_CALLS:
+            return True
+        if self.processes.are_several:  # clocks differ, steps do not
+            return self.step >= self._meeting
+        return time.monotonic() - self._last_read >= _SECONDS
+
+    def _agree(self) -> None:
+        """Decide, with the other processes, what depends on clocks, signals and callbacks."""
+        self._last_read = time.monotonic()
+        wish = self._wish or ("interrupt" if self.interrupted() else "")
+        rung = [event.has_rung for event in self.events]
+        heard = self.processes.exchange("loop", [wish, self.pace.wish, rung])
+        if not self.stop_reason:
+            self.stop_reason = next((wish for wish, *_ in heard if wish), "")
+        self.pace.reach = min(steps for _, steps, _ in heard)
+        self._meeting = self.step + self.pace.reach
+        for event, is_time in zip(self.events, heard[0][2], strict=True):
+            if is_time:
+                event.ring()
+
+    def wish_to_stop(self, reason: str) -> None:
+        """Ask for the end of the run."""
+        self._wish = self._wish or reason
 
     def _chunk_of(self, portion: Portion) -> Chunk:
         if portion.pick not in self._chunks:
@@ -211,10 +248,12 @@ class Loop:
 
     def _happen(self, event: Every) -> None:
         self._drain(0)
+        self._agree()
         if not self.stop_reason:
             event.do()
             self._remember()
             self.pace.pause()
+            self._agree()
 
     def _remember(self) -> None:
         if self.update.on_nonfinite == ROLLBACK:
@@ -244,8 +283,8 @@ class Loop:
             return
         self.display.show(self.step, self.epoch, self.pace.rate, means)
         for callback in self.callbacks:
-            if callback.on_chunk(self.moment(means)) and not self.stop_reason:
-                self.stop_reason = "callback"
+            if callback.on_chunk(self.moment(means)):
+                self.wish_to_stop("callback")
 
     def _go_back(self, reading: Reading) -> int:
         """Undo what was handed out after the step at which training halted."""
@@ -263,5 +302,6 @@ class Loop:
             raise HaltedError(self.step, call.epoch + 1, call.portion.batch(call.done + last))
         self._rollbacks += 1
         assert self._good is not None
-        self.state = replace(jax.tree.map(jnp.copy, self._good), step=jnp.int32(self.step))
+        step = jnp.full_like(self._good.step, self.step)
+        self.state = replace(jax.tree.map(jnp.copy, self._good), step=step)
         return missed

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from gradkit._errors import describe
 from gradkit.train._model import Model
 
+_MASK = "mask"
 Metrics = dict[str, jax.Array]
 
 
@@ -23,7 +24,9 @@ class Loss:
     Args:
         fn: `fn(params, batch)` or `fn(params, batch, rng)`; with `has_state`,
             `fn(params, state, batch)` or `fn(params, state, batch, rng)`. Returns the loss or
-            `(loss, metrics)`; with `has_state`, `(loss, state)` or `(loss, metrics, state)`.
+            `(loss, metrics)`; with `has_state`, `(loss, state)` or `(loss, metrics, state)`. If it
+            has a parameter `mask`, batches are pairs of batch and mask, and it gets the mask by
+            this name.
         model: The model that `params` is.
         has_state: Does it take and return a state?
         compute_dtype: The type in which it computes; `None` for that of its arguments.
@@ -37,22 +40,32 @@ class Loss:
     @property
     def takes_key(self) -> bool:
         """Has `fn` a parameter for a PRNG key?"""
-        try:
-            parameters = inspect.signature(self.fn).parameters.values()
-        except ValueError:
-            return False
-        places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        places = [
+            p
+            for p in _parameters(self.fn)
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        ]
         key = places[2 + self.has_state : 3 + self.has_state]
-        return any(p.default is p.empty or p.name in ("rng", "key") for p in key)
+        return any(
+            p.name != _MASK and (p.default is p.empty or p.name in ("rng", "key")) for p in key
+        )
+
+    @property
+    def takes_mask(self) -> bool:
+        """Has `fn` a parameter for the mask of a batch?"""
+        return any(p.name == _MASK for p in _parameters(self.fn))
 
     def __call__(
         self, trainable: Any, state: Any, batch: Any, key: Any
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         if self.compute_dtype is not None:
             trainable, batch = (_cast(x, self.compute_dtype) for x in (trainable, batch))
+        mask = {}
+        if self.takes_mask:
+            batch, mask[_MASK] = batch
         params = self.model.merge(trainable, state)
         args = (params, state, batch) if self.has_state else (params, batch)
-        result = self.fn(*args, key) if self.takes_key else self.fn(*args)
+        result = self.fn(*args, key, **mask) if self.takes_key else self.fn(*args, **mask)
         loss, metrics, new_state = self._read(result)
         if not self.has_state:
             new_state = self.model.read_state(params)
@@ -77,6 +90,13 @@ class Loss:
             expected = "(loss, state) or (loss, metrics, state) with metrics a dict of scalars"
         got = f"({', '.join(type(r).__name__ for r in result)})" if count > 1 else "one value"
         raise TypeError(describe("loss_fn of fit", expected=expected, got=got))
+
+
+def _parameters(fn: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(fn).parameters.values())
+    except ValueError:
+        return []
 
 
 def _cast(tree: Any, dtype: Any) -> Any:

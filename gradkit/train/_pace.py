@@ -17,19 +17,21 @@ class Pace:
     Attributes:
         most: The largest number of a call.
         rate: Steps a second, of late.
+        wish: Steps of a tenth of a second, as measured here, and at most twice as many as before.
+        reach: Steps of a tenth of a second, as agreed on.
     """
 
     def __init__(self, fixed: int | None, most: int):
         self._fixed = fixed
         self.most = fixed or most
-        self._steps = fixed or 1
+        self.wish = self.reach = fixed or 1
         self._last: float | None = None
         self.rate = 0.0
 
     @property
     def steps(self) -> int:
         """Steps of the next call."""
-        return min(self._steps, self.most)
+        return min(self._fixed or self.reach, self.most)
 
     def note(self, steps: int) -> None:
         """A call of so many steps has just ended."""
@@ -37,9 +39,7 @@ class Pace:
         if self._last is not None and steps:
             seconds = max((now - self._last) / steps, 1e-9)
             self.rate = 1.0 / seconds
-            if self._fixed is None:
-                wanted = max(1, round(_SECONDS / seconds))
-                self._steps = min(wanted, 2 * self._steps)
+            self.wish = min(max(1, round(_SECONDS / seconds)), 2 * self.reach)
         self._last = now
 
     def pause(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -46,9 +47,9 @@ class Placement:
             ValueError: If a tree of `PartitionSpec` is not like the parameters.
         """
         if self.params == REPLICATED:
-            return jax.device_put(params, self.whole)
+            return put(params, self.whole)
         if self.params == FSDP:
-            return jax.tree.map(lambda x: jax.device_put(x, self._divided(x)), params)
+            return jax.tree.map(lambda x: put(x, self._divided(x)), params)
         is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
         specs = jax.tree.leaves(self.params, is_leaf=is_spec)
         leaves, structure = jax.tree.flatten(params)
@@ -61,7 +62,7 @@ class Placement:
                 )
             )
         shardings = [NamedSharding(self.mesh, spec) for spec in specs]
-        placed = [jax.device_put(x, s) for x, s in zip(leaves, shardings, strict=True)]
+        placed = [put(x, s) for x, s in zip(leaves, shardings, strict=True)]
         return jax.tree.unflatten(structure, placed)
 
     def place_rest(self, state: State) -> State:
@@ -69,9 +70,14 @@ class Placement:
         devices = set(self.mesh.devices.flat)
 
         def place(x: Any) -> Any:
-            return x if x.sharding.device_set == devices else jax.device_put(x, self.whole)
+            return x if x.sharding.device_set == devices else put(x, self.whole)
 
         return jax.tree.map(place, state)
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """The processes whose devices these are."""
+        return tuple(sorted({d.process_index for d in self.mesh.devices.flat}))
 
     def divide(self, batch: Any, size: int) -> Any:
         """A batch, divided among the devices if its `size` can be."""
@@ -89,8 +95,37 @@ class Placement:
         return NamedSharding(self.mesh, PartitionSpec(*(None,) * where, axis))
 
 
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Arrays where they belong; each process has all of them, and keeps its part."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(lambda x: _put_part(x, sharding), tree)
+
+
+def _put_part(x: Any, sharding: NamedSharding) -> jax.Array:
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = _put_part(jax.random.key_data(x), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    # Not device_put, which sends the whole array around to compare it.
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
+
+
+def put_shares(batches: Any, sharding: NamedSharding) -> Any:
+    """Arrays of which each process has its share, one after the other along the divided axis."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(batches, sharding)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batches
+    )
+
+
 def make_placement(mesh: Mesh | None, params: Any) -> Placement | None:
-    """The placement on `mesh`; by default on all local accelerators, if there are several.
+    """The placement on `mesh`; by default on all accelerators, if there are several.
+
+    With several processes, on all devices of all of them.
 
     Raises:
         ValueError: If `params` is no known rule.
@@ -99,8 +134,9 @@ def make_placement(mesh: Mesh | None, params: Any) -> Placement | None:
         text = f"fit has no param_sharding={params!r}{did_you_mean(params, (REPLICATED, FSDP))}"
         raise ValueError(describe(text, expected="'replicated', 'fsdp' or a tree of PartitionSpec"))
     if mesh is None:
-        devices = jax.local_devices()
-        if len(devices) == 1 or devices[0].platform == "cpu":
+        devices = jax.devices()
+        alone = jax.process_count() == 1
+        if alone and (len(devices) == 1 or devices[0].platform == "cpu"):
             return None
         mesh = Mesh(np.array(devices), (_DATA,))
     # Explicit axes would make sharding a part of the types that the loss function sees.

@@ -28,7 +28,7 @@ class Saving:
     """
 
     def __init__(self, folder: str | Path, keep: int, loop: Loop, watch: Patience):
-        self._checkpoints = Checkpoints(folder, keep)
+        self._checkpoints = Checkpoints(folder, keep, loop.processes)
         self._loop = loop
         self._watch = watch
         self._saved_step: int | None = None

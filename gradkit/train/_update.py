@@ -12,12 +12,14 @@ import optax
 
 from gradkit.train._loops import is_slow_in_loops
 from gradkit.train._loss import Loss
+from gradkit.train._private import add_noise, clipped_mean
 from gradkit.train._state import State
 
 Logs = dict[str, jax.Array]
 
 _STEPS_TO_DOUBLE = 2_000  # good steps after which the factor of the loss is doubled
 _HALVINGS = 16  # steps that may be skipped while the first factor is brought down
+_NOISE = 0x6E6F6973  # noise has keys that no loss function sees
 RAISE, SKIP, ROLLBACK, IGNORE = "raise", "skip", "rollback", "ignore"
 
 
@@ -34,6 +36,9 @@ class Update:
         on_nonfinite: What to do when loss or gradient is not finite.
         most_skipped: Steps skipped in a row after which training halts.
         log_gradient_norm: Log `grad_norm`, the global norm of the gradient.
+        clip_per_example: The norm that the gradient of each example is clipped to; `None` to take
+            the gradient of the batch.
+        noise: Deviation of the noise on the sum of clipped gradients, in units of that norm.
     """
 
     loss: Loss
@@ -44,6 +49,8 @@ class Update:
     on_nonfinite: str = RAISE
     most_skipped: int = 10
     log_gradient_norm: bool = False
+    clip_per_example: float | None = None
+    noise: float = 0.0
 
     def __call__(self, state: State, batch: Any) -> tuple[State, Logs]:
         key = None
@@ -51,6 +58,10 @@ class Update:
             key = jax.random.fold_in(jax.random.key(self.seed), state.step)
         factor = state.scale[0] if state.scale else None
         (loss, (metrics, model_state)), grads = self._differentiate(state, batch, key, factor)
+        if self.clip_per_example is not None and self.noise:
+            deviation = self.noise * self.clip_per_example / len(jax.tree.leaves(batch)[0])
+            noise_key = jax.random.fold_in(jax.random.key(self.seed ^ _NOISE), state.step)
+            grads = add_noise(grads, deviation, noise_key)
         logs = {"loss": jnp.asarray(loss, jnp.float32), **metrics}
         if self.log_gradient_norm:
             logs["grad_norm"] = jnp.asarray(optax.tree.norm(grads), jnp.float32)
@@ -85,7 +96,7 @@ class Update:
 
         value_and_grad = jax.value_and_grad(scaled, has_aux=True)
 
-        def of_part(model_state: Any, part: Any, key: Any) -> Any:
+        def whole(model_state: Any, part: Any, key: Any) -> Any:
             (_, (loss, (metrics, new_state))), grads = value_and_grad(
                 state.params, model_state, part, key
             )
@@ -93,6 +104,8 @@ class Update:
                 grads = jax.tree.map(lambda g: g / factor.astype(g.dtype), grads)
             return new_state, (jnp.asarray(loss, jnp.float32), metrics, grads)
 
+        most = self.clip_per_example
+        of_part = whole if most is None else clipped_mean(whole, most)
         if self.accumulate == 1:
             model_state, (loss, metrics, grads) = of_part(state.model_state, batch, key)
             return (loss, (metrics, model_state)), grads
