@@ -29,6 +29,7 @@ def test_every_example_has_a_test_here():
         "binarised_digits.py",
         "digits.py",
         "host_ode.py",
+        "language_model.py",
         "spiking_digits.py",
         "tensorflow_tutorial.py",
     }
@@ -112,3 +113,12 @@ def test_binarised_digits_learns_and_agrees_with_packed_bits(run_example):
     assert gradient.value == pytest.approx(gradient.independent, rel=1e-4)
     assert distance.value < 1e-4
     assert plain.value == 0, "without the override"
+
+
+def test_language_model_beats_counting_and_agrees_with_optax(run_example):
+    loss, norm, distance, memory, before, after = run_example("language_model.py", [])
+    assert loss.value == pytest.approx(loss.independent, rel=1e-5)
+    assert norm.value == pytest.approx(norm.independent, rel=1e-4)
+    assert distance.value < 1e-5
+    assert memory.value < memory.independent
+    assert after.value < after.independent < before.value
