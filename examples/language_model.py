@@ -22,11 +22,12 @@ from collections import Counter
 from pydoc_data.topics import topics
 from typing import NamedTuple
 
-import gradkit as gk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+import gradkit as gk
 
 WIDTH = 64
 HEADS = 4
