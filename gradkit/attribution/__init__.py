@@ -12,7 +12,7 @@ from gradkit.attribution._gradcam import grad_cam, guided_grad_cam
 from gradkit.attribution._guided import deconvnet, guided_backprop
 from gradkit.attribution._integrated import Integrated, integrated_gradients
 from gradkit.attribution._lrp import lrp
-from gradkit.attribution._lrp_rules import alpha_beta, epsilon, flat, gamma, z_box, z_plus
+from gradkit.attribution._lrp_rules import Layer, alpha_beta, epsilon, flat, gamma, z_box, z_plus
 from gradkit.attribution._saliency import input_x_gradient, saliency
 from gradkit.attribution._shap import gradient_shap
 from gradkit.attribution._show import show
@@ -20,6 +20,7 @@ from gradkit.attribution._smooth import smooth_grad, var_grad
 
 __all__ = [
     "Integrated",
+    "Layer",
     "alpha_beta",
     "deconvnet",
     "deeplift",

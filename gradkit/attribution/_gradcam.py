@@ -179,10 +179,10 @@ def guided_grad_cam(
 def _times(g: jax.Array, places: jax.Array, loops: int, channel_axis: int) -> jax.Array | None:
     """The product with an input's attribution, or None if the map is of another image."""
     image = places.shape[loops:]
-    places = places[..., None].astype(g.dtype)
+    stacked = g[(None,) * loops]
     if g.ndim == len(image) + 1:
-        channels_last = jnp.moveaxis(g, channel_axis, -1)
-        if channels_last.shape[:-1] == image:
-            at = channel_axis + loops if channel_axis >= 0 else channel_axis
-            return jnp.moveaxis(places * channels_last, -1, at)
-    return g * places[..., 0] if g.shape == image else None
+        channels_last = jnp.moveaxis(stacked, channel_axis % g.ndim + loops, -1)
+        if channels_last.shape[loops:-1] == image:
+            product = channels_last * places[..., None].astype(g.dtype)
+            return jnp.moveaxis(product, -1, channel_axis % g.ndim + loops)
+    return stacked * places.astype(g.dtype) if g.shape == image else None

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from gradkit._errors import AttributionInputError, describe
 from gradkit._operations import is_called
 from gradkit._override import override
-from gradkit._programs import Program
 from gradkit._registry import Op, Rule
 from gradkit._targets import resolve
-from gradkit.attribution._model import Model, gradient, hold_fixed
+from gradkit.attribution._model import Model, gradient, hold_fixed, trace
 
 
 def guided_backprop(model: Model, x: Any, target: Any = None, *, relu: Any = "Relu") -> Any:
@@ -103,11 +101,7 @@ def _with_relu(rule: Rule, model: Model, x: Any, target: Any, relu: Any) -> Any:
     model, x = hold_fixed(model, x)
     keys = relu if isinstance(relu, (list, tuple)) else [relu]
     # Not left to the map's own warning: it is about a map's lifetime, which a model may share.
-    program = Program.trace(
-        lambda *leaves: [model(jax.tree.unflatten(jax.tree.structure(x), leaves))],
-        [jax.typeof(leaf) for leaf in jax.tree.leaves(x)],
-        "model",
-    )
+    program, _ = trace(model, x)
     found = [key for key in keys if is_called(program.jaxpr.jaxpr, resolve(key))]
     if not found:
         raise AttributionInputError(

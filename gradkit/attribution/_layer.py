@@ -11,15 +11,13 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn
 
 from gradkit import _jax_compat as compat
-from gradkit import _scope
 from gradkit._errors import AttributionInputError, OverrideKeyError, describe, did_you_mean
 from gradkit._hook import hook_p
 from gradkit._operations import Found, calls_of, leaving
 from gradkit._perturb import Plan, Point, Site, evaluate, join
-from gradkit._programs import Program
 from gradkit._targets import Key, resolve
 from gradkit._trees import describe_aval
-from gradkit.attribution._model import Model, seed
+from gradkit.attribution._model import Model, seed, trace
 
 # What may name a layer, the first that anything in the model is called by.
 _KINDS = ("tap", "scope", "operation")
@@ -48,13 +46,7 @@ def activation_and_cotangent(
         OverrideKeyError: If nothing in the model is called so.
         AttributionInputError: If several things are, and `index` does not choose.
     """
-    leaves, structure = jax.tree.flatten(x)
-    with _scope.switched_off():
-        program = Program.trace(
-            lambda *leaves: [model(jax.tree.unflatten(structure, leaves))],
-            [jax.typeof(leaf) for leaf in leaves],
-            "model",
-        )
+    program, leaves = trace(model, x)
     search = _Search(layer)
     closed = program.jaxpr
     plan = Plan.of(closed.jaxpr, closed.consts, search.find, search.out_of_reach)

@@ -44,7 +44,8 @@ def lrp(
     - everything else by its derivative: residual sums by contribution, maxima to the winner.
 
     Through `scan`, `cond`, `checkpoint`, `shard_map` and calls of functions relevance goes as
-    through the operations inside: step by step, by the branch that is taken, device by device.
+    through the operations inside: step by step (whose values are computed a second time, so that
+    only carries are kept), by the branch that is taken, device by device.
 
     So without biases the relevances of an example sum to its output, up to what the rules'
     stabilisers `eps` take. With biases, what is theirs stays with them.

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from gradkit import _jax_compat as compat
+from gradkit import _scope
 from gradkit._errors import AttributionInputError, describe
+from gradkit._programs import Program
 from gradkit._trees import describe_type, is_array
 from gradkit.attribution._target import check_input, select
 
@@ -61,6 +63,18 @@ def hold_fixed(model: Model, x: Any) -> tuple[Model, Any]:
     return of_varying, varying
 
 
+def trace(model: Model, x: Any) -> tuple[Program, list[Any]]:
+    """The program of a model as it stands, from the leaves of its input; and these."""
+    leaves, structure = jax.tree.flatten(x)
+    with _scope.switched_off():
+        program = Program.trace(
+            lambda *leaves: [model(jax.tree.unflatten(structure, leaves))],
+            [jax.typeof(leaf) for leaf in leaves],
+            "model",
+        )
+    return program, leaves
+
+
 def fix_target(model: Model, x: Any, target: Any) -> Any:
     """The target, where None has become the largest logit at `x`."""
     if target is not None or jax.eval_shape(model, x).ndim != 2:
@@ -103,9 +117,11 @@ def like(x: Any, value: Any, name: str) -> Any:
     if own is None:
         own = jax.tree.map(lambda _: value, x)
 
-    def broadcast(x: Any, value: Any) -> jax.Array:
+    def fitted(x: Any, value: Any) -> jax.Array:
         try:
-            return jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape)
+            broadcast = jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape)
+            # Inside a shard_map a loop's carry must be of one type, for the baseline too.
+            return compat.vary_over(broadcast, compat.varying_axes(jax.typeof(x)))
         except (TypeError, ValueError):
             raise AttributionInputError(
                 describe(
@@ -115,7 +131,7 @@ def like(x: Any, value: Any, name: str) -> Any:
                 )
             ) from None
 
-    return jax.tree.map(broadcast, x, own)
+    return jax.tree.map(fitted, x, own)
 
 
 def matching(x: Any, value: Any) -> Any:

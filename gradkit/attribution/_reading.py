@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 from gradkit import _jax_compat as compat
-from gradkit import _scope
 from gradkit._perturb import join, programs_inside
-from gradkit._programs import Program
+from gradkit.attribution._model import Model, trace
 from gradkit.attribution._steps import ELEMENTWISE, Step, Steps
 
 Claim = Callable[[JaxprEqn, str], Callable[..., Any] | None]
@@ -28,7 +27,7 @@ _CALLS = frozenset(
 
 
 def read(
-    model: Callable[[Any], Any],
+    model: Model,
     x: Any,
     opaque: Set[str] = frozenset(),
     claim: Claim = lambda eqn, scope: None,
@@ -41,13 +40,7 @@ def read(
         opaque: The primitives whose results count as constant.
         claim: Says which operations have a rule of their own, and stay whole.
     """
-    leaves, structure = jax.tree.flatten(x)
-    with _scope.switched_off():
-        program = Program.trace(
-            lambda *leaves: [model(jax.tree.unflatten(structure, leaves))],
-            [jax.typeof(leaf) for leaf in leaves],
-            "model",
-        )
+    program, leaves = trace(model, x)
     closed = program.jaxpr
     reader = _Reader(opaque, claim)
     flags = [False] * len(program.consts) + [True] * len(leaves)

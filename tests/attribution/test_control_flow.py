@@ -236,6 +236,17 @@ def test_through_shard_map(spec):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_inside_a_shard_map(check_vma):
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    model, _ = cond_in_scan()
+    explain = lambda x: (ga.lrp(model, x, 1, rules={0: ga.flat()}), ga.deeplift(model, x, 1))
+    options = {"mesh": mesh, "in_specs": P("i"), "out_specs": P("i"), "check_vma": check_vma}
+    got, want = jax.jit(lambda x: (jax.shard_map(explain, **options)(x), explain(x)))(X)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
 def looping(x):
     return jax.lax.while_loop(lambda x: jnp.sum(x) < 9, lambda x: x + 1, x) @ V
 

@@ -90,6 +90,61 @@ def test_ways_to_name_a_layer(layer, wrap):
     np.testing.assert_allclose(jax.vmap(lambda x: run(x[None])[0])(x), want, rtol=1e-4, atol=1e-6)
 
 
+def looped():
+    """Residual blocks in a loop, and one after the other: `(scanned, unrolled, x)`."""
+    w = jax.random.normal(jax.random.key(0), (3, 4, 4)) / 2
+    v = jax.random.normal(jax.random.key(1), (4, 3))
+
+    def block(x, w):
+        with jax.named_scope("block"):
+            return x + jax.nn.relu(x @ w), None
+
+    def unrolled(x):
+        for kernel in w:
+            x, _ = block(x, kernel)
+        return x.mean(axis=(1, 2)) @ v
+
+    def scanned(x):
+        return jax.lax.scan(jax.checkpoint(block), x, w)[0].mean(axis=(1, 2)) @ v
+
+    return scanned, unrolled, jax.random.normal(jax.random.key(2), (2, 3, 5, 4))
+
+
+@pytest.mark.parametrize("method", [ga.grad_cam, ga.guided_grad_cam])
+def test_a_layer_in_a_loop_has_a_map_for_each_step(method):
+    scanned, unrolled, x = looped()
+
+    @jax.jit
+    def explain(x):
+        stacked = method(scanned, x, 1, layer="block:Relu")
+        return stacked, [method(unrolled, x, 1, layer="block:Relu", index=i) for i in range(3)]
+
+    stacked, want = explain(x)
+    assert np.abs(want).max() > 0
+    np.testing.assert_allclose(stacked, np.stack(want), rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_in_a_branch_has_a_map_when_it_is_taken():
+    _, rest, x = looped()
+    on = lambda x: jax.nn.relu(x[..., ::-1])
+    model = lambda x, taken: rest(jax.lax.cond(taken, on, lambda x: x - 1, x))
+    cam = jax.jit(
+        lambda x, taken: ga.grad_cam(lambda x: model(x, taken), x, 1, layer="Relu", index=0)
+    )
+    want = ga.grad_cam(lambda x: rest(on(x)), x, 1, layer="Relu", index=0)
+    np.testing.assert_allclose(cam(x, True), want, rtol=1e-4, atol=1e-6)
+    assert not np.any(cam(x, False))
+
+
+def test_a_layer_that_has_no_single_value_is_refused():
+    def model(x):
+        count = lambda x: jax.nn.relu(x) + 1
+        return jax.lax.while_loop(lambda x: x.sum() < 9, count, x).mean(axis=(1, 2))
+
+    with pytest.raises(gk.OverrideKeyError, match=r"inside 'while'[\s\S]*outside of it"):
+        ga.grad_cam(model, images((2, 3, 3, 2)), 0, layer="Relu")
+
+
 def test_a_rule_of_the_model_stays_in_force():
     @jax.custom_jvp
     def head(a):
@@ -105,8 +160,8 @@ def test_a_rule_of_the_model_stays_in_force():
 
 def test_map_is_scaled_up_to_the_image():
     model, x = linen()
-    small = ga.grad_cam(model, x, 0, layer="Conv_1", resize=False)
-    large = ga.grad_cam(model, x, 0, layer="Conv_1")
+    cam = functools.partial(ga.grad_cam, model, target=0, layer="Conv_1")
+    small, large = jax.jit(lambda x: (cam(x, resize=False), cam(x)))(x)
     assert small.shape == (3, 4, 4)
     assert large.shape == (3, 8, 8)
     # halfway between the centres of pixels of the small map, linearly

@@ -33,7 +33,7 @@ def test_every_recorded_rule_has_a_case():
 @pytest.mark.parametrize("name", RULES)
 def test_rule_agrees_with_zennit(name):
     with jax.enable_x64(True):
-        got = ga.lrp(network(), DATA["x"], rules=RULES[name])
+        got = jax.jit(lambda x: ga.lrp(network(), x, rules=RULES[name]))(DATA["x"])
         np.testing.assert_allclose(got, DATA[f"lrp/{name}"], rtol=1e-8, atol=1e-9)
 
 
@@ -101,7 +101,7 @@ MODELS = {
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_relevance_sums_to_the_logit_without_biases(make):
     model, x = make()
-    relevance = ga.lrp(model, x, 1, rules=ga.epsilon(0.0))
+    relevance = jax.jit(lambda x: ga.lrp(model, x, 1, rules=ga.epsilon(0.0)))(x)
     np.testing.assert_allclose(
         relevance.reshape(len(x), -1).sum(axis=1), model(x)[:, 1], rtol=1e-4, atol=1e-5
     )
@@ -138,7 +138,7 @@ def test_attention_conserves_with_its_weights_constant():
         weights = jax.nn.softmax(q @ k.swapaxes(1, 2))
         return (x + weights @ v).sum(axis=1)
 
-    relevance = ga.lrp(model, x, 0, rules=ga.epsilon(0.0))
+    relevance = jax.jit(lambda x: ga.lrp(model, x, 0, rules=ga.epsilon(0.0)))(x)
     np.testing.assert_allclose(relevance.sum(axis=(1, 2)), model(x)[:, 0], rtol=1e-4)
 
 
@@ -146,10 +146,15 @@ def test_same_under_jit_vmap_scan_and_remat():
     model, x = flax_cnn()
     rules = {"Conv_0:*": ga.z_box(-3.0, 3.0), "Conv2D": ga.gamma(0.25)}
     explain = lambda x: ga.lrp(model, x, 1, rules=rules)
+
+    @jax.jit
+    def every_way(x):
+        single = jax.vmap(lambda x: explain(x[None])[0])(x)
+        _, scanned = jax.lax.scan(lambda c, x: (c, explain(x[None])[0]), 0, x)
+        return explain(x), single, scanned, jax.checkpoint(explain)(x)
+
     expected = explain(x)
-    single = jax.vmap(lambda x: explain(x[None])[0])(x)
-    _, scanned = jax.lax.scan(lambda c, x: (c, explain(x[None])[0]), 0, x)
-    for got in (jax.jit(explain)(x), single, scanned, jax.checkpoint(explain)(x)):
+    for got in every_way(x):
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
 
 
@@ -158,6 +163,7 @@ def test_relevance_can_be_differentiated():
     with jax.enable_x64(True):
         x = np.asarray(x, np.float64)
 
+        @jax.jit
         def total(x):
             return jnp.sum(ga.lrp(model, x, 1, rules=ga.gamma(0.25)) ** 2)
 
