@@ -243,9 +243,52 @@ def test_custom_loss_is_what_makes_the_training_match(case):
 
 @pytest.mark.ports("train_binarised_sgd_f64")
 def test_training_of_binarised_weights_follows_sgd(case):
-    def binarised_loss(params, x, y):
-        return mse(two_layers(params, x, first_weights=binarised), y)
-
     with jax.enable_x64(True):
         got = train(case, np.float64, optax.sgd(0.1), 10, binarised_loss)
     assert_matches(got, case.outputs)
+
+
+def binarised_loss(params, x, y):
+    return mse(two_layers(params, x, first_weights=binarised), y)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "optimizer", "steps", "loss_fn"),
+    [
+        pytest.param(
+            np.float32, keras_adam, STEPS, damped_loss,
+            marks=pytest.mark.ports("train_custom_mse_keras_adam_f32"),
+        ),
+        pytest.param(
+            np.float64, keras_adam, STEPS, damped_loss,
+            marks=pytest.mark.ports("train_custom_mse_keras_adam_f64"),
+        ),
+        pytest.param(
+            np.float64, v1_adam, STEPS, damped_loss,
+            marks=pytest.mark.ports("train_custom_mse_v1_adam_f64"),
+        ),
+        pytest.param(
+            np.float64, lambda dtype: optax.sgd(0.1), 10, binarised_loss,
+            marks=pytest.mark.ports("train_binarised_sgd_f64"),
+        ),
+    ],
+    ids=["keras adam, float32", "keras adam, float64", "version 1 adam", "binarised, sgd"],
+)  # fmt: skip
+def test_fit_trains_as_tensorflow_does(case, dtype, optimizer, steps, loss_fn):
+    """The same trajectories out of `gk.fit`, whose history has losses in float32."""
+    with jax.enable_x64(dtype is np.float64):
+        params = {name: jnp.asarray(value.astype(dtype)) for name, value in case.inputs.items()}
+        data = params.pop("x"), params.pop("y")
+        result = gk.fit(
+            lambda params, batch: loss_fn(params, *batch),
+            params,
+            data,
+            optimizer=optimizer(dtype),
+            epochs=steps,
+            batch_size=len(data[0]),
+            shuffle=False,
+            progress=False,
+        )
+    assert result.step == steps
+    assert_matches(result.params, case["final"])
+    np.testing.assert_allclose(result.history["loss"], case["losses"], rtol=1e-5)
