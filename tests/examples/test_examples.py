@@ -28,10 +28,13 @@ def test_every_example_has_a_test_here():
         "attribution_digits.py",
         "binarised_digits.py",
         "digits.py",
+        "fine_tuning.py",
         "host_ode.py",
         "language_model.py",
         "spiking_digits.py",
         "tensorflow_tutorial.py",
+        "two_processes.py",
+        "vq_digits.py",
     }
     assert {path.name for path in EXAMPLES.glob("*.py")} == tested
 
@@ -122,3 +125,33 @@ def test_language_model_beats_counting_and_agrees_with_optax(run_example):
     assert distance.value < 1e-5
     assert memory.value < memory.independent
     assert after.value < after.independent < before.value
+
+
+def test_fine_tuning_trains_the_last_layer_alone_and_to_its_optimum(run_example):
+    accuracy, (loss, tested, same) = run_example("fine_tuning.py")
+    assert loss.value == pytest.approx(loss.independent, rel=1e-2)
+    assert accuracy > 0.85, "of five digits"
+    assert tested.value == pytest.approx(tested.independent, abs=0.02)
+    assert same.value == 1
+
+
+def test_two_processes_find_the_losses_of_a_loop_by_hand(run_example):
+    for row in run_example("two_processes.py", []):
+        assert row.value == pytest.approx(row.independent, rel=1e-4, abs=1e-5), row
+
+
+def test_vq_digits_beats_k_means_and_agrees_with_independent_values(run_example, tmp_path, capsys):
+    picture = tmp_path / "digits.png"
+    rows = run_example("vq_digits.py", [str(picture)])
+    error, alike, loss, gradient, distance, plain = rows
+    assert error.value < 0.95 * error.independent, "k-means with as many bits"
+    assert alike.value > 0.99, "two codes may be as near as each other"
+    assert loss.value == pytest.approx(loss.independent, rel=1e-4)
+    assert gradient.value > 0.01
+    assert gradient.value == pytest.approx(gradient.independent, rel=1e-4)
+    assert distance.value < 1e-5
+    assert plain.value == 0, "without the rule"
+    assert "codes in use: 64 of 64" in capsys.readouterr().out
+    pixels = matplotlib.image.imread(picture)
+    assert pixels.shape[1] > 1200
+    assert np.ptp(pixels[..., :3]) > 0.9, "the picture is not blank"
