@@ -189,14 +189,15 @@ def _pairs(
             name, "embeddings that do not fit.", expected="[N, D] and [M, D]",
             got=f"shapes {rows.shape} and {columns.shape}",
         )  # fmt: skip
-    if bias is not None:
-        bias = jnp.broadcast_to(bias, columns.shape[:1])
-    if jnp.ndim(temperature) or (bias is not None and bias.ndim != 1):
-        raise misfit(
-            name, "a temperature that is no number.", expected="a scalar",
-            got=f"shape {jnp.shape(temperature)}",
-        )  # fmt: skip
+    for what, x in (("temperature", temperature), ("bias", bias)):
+        if jnp.ndim(0 if x is None else x):
+            raise misfit(
+                name, f"a {what} that is no number.", expected="a scalar",
+                got=f"shape {jnp.shape(x)}",
+            )  # fmt: skip
     scaled = rows.astype(jnp.promote_types(rows.dtype, jnp.float32)) / temperature
+    if bias is not None:
+        bias = jnp.broadcast_to(jnp.asarray(bias, scaled.dtype), columns.shape[:1])
     head, _ = flat_head(name, scaled, columns, bias, transposed=True)
     return head
 

@@ -84,6 +84,22 @@ def test_equals_the_formula_on_all_similarities(ours, plain):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("ours", "plain"), CASES.values(), ids=CASES)
+def test_second_derivatives_are_those_of_the_formula(ours, plain):
+    with jax.enable_x64(True):
+        args = *embeddings(), jnp.asarray(0.7)
+        dots = jax.tree.map(jnp.cos, args)
+
+        def second(f):
+            total = lambda *args: jnp.sum(f(*args) ** 2)
+            return jax.jvp(jax.grad(total, (0, 1, 2)), args, dots)[1]
+
+        found, wanted = jax.jit(lambda: (second(ours), second(plain)))()
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8 * float(jnp.abs(b).max()))
+
+
 def test_positives_by_number_and_pairs_that_do_not_fit():
     x, y = embeddings(np.float32)
     order = np.random.default_rng(2).permutation(N)
@@ -95,6 +111,18 @@ def test_positives_by_number_and_pairs_that_do_not_fit():
         losses.info_nce(x, y[:200], symmetric=True)
     with pytest.raises(gk.LossArgumentError, match=r"as many texts[\s\S]*200 texts"):
         losses.siglip(x, y[:200])
+
+
+def test_temperature_and_bias_are_numbers_of_any_type():
+    x, y = embeddings(np.float32)
+    wanted = losses.siglip(x, y, temperature=2.0, bias=-2.0)
+    np.testing.assert_allclose(losses.siglip(x, y, temperature=2, bias=-2), wanted, rtol=1e-6)
+    with pytest.raises(
+        gk.LossArgumentError, match=r"siglip got a bias that is no number[\s\S]*260"
+    ):
+        losses.siglip(x, y, bias=jnp.zeros(N))
+    with pytest.raises(gk.LossArgumentError, match=r"a temperature that is no number[\s\S]*260"):
+        losses.info_nce(x, y, temperature=jnp.ones(N))
 
 
 def test_grad_cache_has_the_gradient_of_the_full_batch():

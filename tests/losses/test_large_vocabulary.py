@@ -114,12 +114,16 @@ def test_under_vmap_scan_and_remat():
         return losses.linear_cross_entropy(hidden, weight, LABELS).sum()
 
     gradient = jax.grad(total)
-    wanted = jnp.stack([gradient(weight, h) for h in batch])
-    found = {
-        "vmap": jax.vmap(gradient, (None, 0))(weight, batch),
-        "scan": jax.lax.scan(lambda c, h: (c, gradient(weight, h)), 0, batch)[1],
-        "remat": jax.vmap(jax.grad(jax.checkpoint(total)), (None, 0))(weight, batch),
-    }
+
+    @jax.jit
+    def everywhere():
+        return {
+            "vmap": jax.vmap(gradient, (None, 0))(weight, batch),
+            "scan": jax.lax.scan(lambda c, h: (c, gradient(weight, h)), 0, batch)[1],
+            "remat": jax.vmap(jax.grad(jax.checkpoint(total)), (None, 0))(weight, batch),
+        }, jnp.stack([gradient(weight, h) for h in batch])
+
+    found, wanted = everywhere()
     for name, value in found.items():
         np.testing.assert_allclose(value, wanted, rtol=1e-5, atol=1e-6, err_msg=name)
     leading = losses.linear_cross_entropy(batch, weight, jnp.stack([LABELS, LABELS]))
@@ -133,8 +137,9 @@ def test_half_precision_is_summed_in_single():
     def total(hidden, weight, bias):
         return losses.linear_cross_entropy(hidden, weight, LABELS, bias=bias).sum()
 
-    y, bars = jax.value_and_grad(total, (0, 1, 2))(hidden, weight, bias)
-    wanted, wide_bars = jax.value_and_grad(total, (0, 1, 2))(*wide)
+    gradient = jax.jit(jax.value_and_grad(total, (0, 1, 2)))
+    y, bars = gradient(hidden, weight, bias)
+    wanted, wide_bars = gradient(*wide)
     assert y.dtype == jnp.float32
     np.testing.assert_allclose(y, wanted, rtol=1e-3)
     for bar, wide_bar in zip(bars, wide_bars, strict=True):
@@ -251,6 +256,20 @@ def test_divergences_are_those_of_the_probabilities(f, options):
         agree(ours, theirs, (hidden, weight, bias))
         held = jax.grad(lambda t: f(hidden, weight, t, teacher[1], **options).sum())(teacher[0])
         assert np.all(held == 0), "the teacher is held still"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("f", "options"), DIVERGENCES.values(), ids=DIVERGENCES)
+def test_second_derivatives_of_divergences_are_those_of_differences(f, options):
+    with jax.enable_x64(True):
+        (hidden, weight, bias), teacher = head(), head(seed=1)
+        total = lambda *args: jnp.sum(f(*args, *teacher[:2], bias=bias, **options) ** 2)
+        gradient = jax.jit(jax.grad(total, (0, 1)))
+        dots = jnp.cos(hidden), jnp.sin(weight)
+        found = jax.jit(lambda: jax.jvp(gradient, (hidden, weight), dots)[1])()
+        at = lambda t: gradient(hidden + t * dots[0], weight + t * dots[1])
+        for a, up, down in zip(found, at(1e-5), at(-1e-5), strict=True):
+            np.testing.assert_allclose(a, (up - down) / 2e-5, rtol=1e-6, atol=1e-6)
 
 
 def test_a_teacher_that_does_not_fit_and_a_beta_that_mixes_nothing():
