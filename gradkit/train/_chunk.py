@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from gradkit.train._loops import is_slow_in_loops
 from gradkit.train._placement import put
@@ -32,10 +31,12 @@ class Chunk:
         compilations: How many programs it has been compiled to: one a shape.
     """
 
-    _call: Callable[..., tuple[State, Logs]]
+    _call: Callable[..., tuple[State, Logs, Any]]
     _types: Logs
     most: int
     compilations: int = 0
+    _expected: tuple[int, int, int] | None = None
+    _where: Any = None
 
     def __call__(
         self, state: State, logs: Logs, source: tuple[Any, int], count: int, slot: int
@@ -50,14 +51,26 @@ class Chunk:
             slot: The first free place of the logs.
         """
         data, first = source
-        # One small array to transfer, and not three.
-        return self._call(state, logs, data, np.array([first, count, slot], np.int32))
+        wanted = (first, count, slot)
+        # One small array to transfer, and not three; and none where one call follows another,
+        # because that costs as much as a small step.
+        if wanted != self._expected:
+            self._where = _put_beside(state, jnp.array(wanted, jnp.int32))
+        state, logs, self._where = self._call(state, logs, data, self._where)
+        self._expected = (first + count, count, slot + count)
+        return state, logs
 
     def empty_logs(self, state: State) -> Logs:
         """Logs that hold nothing yet."""
-        logs = {name: jnp.zeros(ROOM, t.dtype) for name, t in self._types.items()}
-        sharding: Any = state.step.sharding
-        return put(logs, sharding)
+        return _put_beside(
+            state, {name: jnp.zeros(ROOM, t.dtype) for name, t in self._types.items()}
+        )
+
+
+def _put_beside(state: State, arrays: Any) -> Any:
+    """Arrays as committed as the state: a call that commits it would be compiled once more."""
+    sharding: Any = state.step.sharding
+    return put(arrays, sharding) if state.step.committed else arrays
 
 
 def make_chunk(
@@ -81,7 +94,7 @@ def make_chunk(
         state, one = update(state, pick(data, i))
         return state, {name: values.at[slot].set(one[name]) for name, values in logs.items()}
 
-    def many(state: State, logs: Logs, data: Any, where: Any) -> tuple[State, Logs]:
+    def many(state: State, logs: Logs, data: Any, where: Any) -> tuple[State, Logs, Any]:
         chunk.compilations += 1  # this runs when it is traced
         first, count, slot = where
 
@@ -93,17 +106,25 @@ def make_chunk(
             i, state, _ = carry
             return (i < count) & ~state.halted
 
-        return jax.lax.while_loop(goes_on, body, (jnp.int32(0), state, logs))[1:]
+        _, state, logs = jax.lax.while_loop(goes_on, body, (jnp.int32(0), state, logs))
+        return state, logs, following(where)
 
-    def one(state: State, logs: Logs, data: Any, where: Any) -> tuple[State, Logs]:
+    def one(state: State, logs: Logs, data: Any, where: Any) -> tuple[State, Logs, Any]:
         chunk.compilations += 1
         first, _, slot = where
         new, logs = step(state, logs, data, first, slot)
-        return jax.tree.map(lambda a, b: jnp.where(state.halted, a, b), state, new), logs
+        state = jax.tree.map(lambda a, b: jnp.where(state.halted, a, b), state, new)
+        return state, logs, following(where)
+
+    def following(where: Any) -> Any:
+        first, count, slot = where
+        return jnp.stack([first + count, count, slot + count])
 
     program, (_, types) = jax.make_jaxpr(lambda s, d: update(s, pick(d, 0)), return_shape=True)(
         state, data
     )
     call, most = (one, 1) if is_slow_in_loops(program) else (many, ROOM)
+    if shardings is not None:
+        shardings = *shardings, shardings[-1]
     chunk = Chunk(jax.jit(call, donate_argnums=(0, 1), out_shardings=shardings), types, most)
     return chunk

@@ -15,6 +15,7 @@ from gradkit.train._callbacks import Callback, Moment
 from gradkit.train._chunk import Chunk, make_chunk
 from gradkit.train._history import History
 from gradkit.train._pace import Pace
+from gradkit.train._placement import settle
 from gradkit.train._portion import Data, Portion
 from gradkit.train._processes import Processes
 from gradkit.train._progress import Display
@@ -127,6 +128,8 @@ class Loop:
         Raises:
             HaltedError: At a number that is not finite.
         """
+        if not self.is_divided:
+            self.state = settle(self.state)
         self._remember()
         while not self._is_over():
             before = self.step

@@ -113,6 +113,15 @@ def _put_part(x: Any, sharding: NamedSharding) -> jax.Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
 
 
+def settle(tree: Any) -> Any:
+    """Arrays that are all committed to the device if one of them is.
+
+    A program commits what it returns, so that the second call of a mixture would be compiled again.
+    """
+    committed = next((x for x in jax.tree.leaves(tree) if x.committed), None)
+    return tree if committed is None else jax.device_put(tree, committed.sharding)
+
+
 def put_shares(batches: Any, sharding: NamedSharding) -> Any:
     """Arrays of which each process has its share, one after the other along the divided axis."""
     if sharding.is_fully_addressable:

@@ -42,6 +42,7 @@ class Profile(Callback):
         self._left = chunks
         self._skip = skip
         self._runs = False
+        self._first = 0
         self.steps: tuple[int, int] | None = None
 
     def on_chunk(self, moment: Moment) -> Any:
@@ -50,14 +51,13 @@ class Profile(Callback):
             self._skip -= 1
         elif self._runs:
             self._left -= 1
-            assert self.steps is not None
-            self.steps = self.steps[0], moment.step
+            self.steps = self._first, moment.step
             if not self._left:
                 self.close()
         elif self._left:
             jax.profiler.start_trace(str(self._folder))
             self._runs = True
-            self.steps = moment.step + 1, moment.step
+            self._first = moment.step + 1
 
     def close(self) -> None:
         """Write what there is."""
