@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.scipy.special import erf
+from jax.scipy.special import erf, erfc
 
 from gradkit import rules
 
@@ -27,7 +27,7 @@ def outside(size, inner, outer):
 
 
 def normal_cdf(v, mean, sigma):
-    return (1 + erf((v - mean) / (sigma * 2**0.5))) / 2
+    return erfc((mean - v) / (sigma * 2**0.5)) / 2  # precise far below, where erf is -1
 
 
 ANTIDERIVATIVES = {

@@ -19,6 +19,8 @@ POINTS = {"dorefa_weights": X[:1]}
 QUICK = {("lsq", "bfloat16"), ("surrogate.arctan", "float64"), ("clip_by_value", "float32")}
 DRAWN = {"add_noise", "dorefa_gradients"}
 """The check computes in float64, where the draws are others."""
+AT_X = {"penalize", "z_loss", "clip_adaptive"}
+"""Their charts are those at X."""
 
 
 def test_every_rule_is_in_the_catalogue_and_has_a_case():
@@ -54,6 +56,23 @@ def test_check_of_a_surrogate_to_second_order(name, dtype):
         report = gk.check(f, x, surrogate=s, order=order, points=0)
     assert report.ok, str(report)
     assert {summary.mode for summary in report.modes} == {"reverse", "forward"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*SURROGATES, *SPIKES])
+def test_check_of_a_surrogate_at_other_points(name):
+    f, s = {**SURROGATES, **SPIKES}[name]
+    x = jnp.asarray(V if name in SPIKES else POINTS.get(name, X))
+    report = gk.check(f, x, surrogate=s, order=1 if name in FIRST_ORDER else 2)
+    assert report.ok, str(report)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({*COTANGENTS} - DRAWN - AT_X))
+def test_check_of_a_cotangent_map_at_other_points(name):
+    f, chart = COTANGENTS[name]
+    report = gk.check(f, jnp.asarray(X), cotangent_map=chart)
+    assert report.ok, str(report)
 
 
 @pytest.mark.parametrize(("name", "dtype"), sweep(COTANGENTS))
