@@ -132,6 +132,14 @@ class LossArgumentError(GradkitError, TypeError, ValueError):
     """Arguments of a loss do not fit each other, or are of a wrong kind."""
 
 
+class SolverError(GradkitError, TypeError, ValueError):
+    """What was given to a solver does not fit: its function, its start, or an option."""
+
+
+class ConvergenceError(GradkitError, ArithmeticError):
+    """A solver did not find a solution, and was asked to raise."""
+
+
 class CheckpointError(GradkitError, OSError):
     """A checkpoint cannot be written, or is not one of this run.
 

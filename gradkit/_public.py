@@ -1,6 +1,6 @@
 """The public names, in one place; the package imports this when one of them is asked for."""
 
-from gradkit import attribution, debug, losses, rules, safe, train, verify
+from gradkit import attribution, debug, losses, ops, rules, safe, train, verify
 from gradkit._collect import collect_cotangents
 from gradkit._custom import custom_gradient
 from gradkit._define import op
@@ -8,6 +8,7 @@ from gradkit._errors import (
     AttributionInputError,
     CheckpointError,
     ClosureGradientError,
+    ConvergenceError,
     CotangentError,
     DataTimeoutError,
     ForwardModeError,
@@ -22,6 +23,7 @@ from gradkit._errors import (
     ProcessError,
     RegistryError,
     RuleError,
+    SolverError,
     TapeArgumentError,
     TapeError,
     UnknownAttributeError,
@@ -51,6 +53,7 @@ __all__ = [
     "AttributionInputError",
     "CheckpointError",
     "ClosureGradientError",
+    "ConvergenceError",
     "CotangentError",
     "DataTimeoutError",
     "ForwardModeError",
@@ -69,6 +72,7 @@ __all__ = [
     "RegisterGradient",
     "RegistryError",
     "RuleError",
+    "SolverError",
     "TapeArgumentError",
     "TapeError",
     "UnknownAttributeError",
@@ -86,6 +90,7 @@ __all__ = [
     "host_op",
     "losses",
     "op",
+    "ops",
     "overridable_ops",
     "override",
     "registered_gradients",

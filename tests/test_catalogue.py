@@ -11,7 +11,7 @@ from gradkit.cli import app
 from gradkit.cli._catalogue import ENTRIES
 
 DOCS = Path(__file__).parents[1] / "docs"
-PACKAGES = ["rules", "safe", "losses"]
+PACKAGES = ["rules", "safe", "ops", "losses"]
 
 
 def public_functions(package):

@@ -1,4 +1,4 @@
-"""The catalogue as a whole: the tables of its packages, and how to look something up."""
+"""The catalogue as a whole: the tables of the four packages, and how to look something up."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from itertools import groupby
 from gradkit._entry import Entry
 from gradkit._errors import UnknownGradientError, describe, did_you_mean
 from gradkit.losses._catalogue import CATALOGUE as LOSSES
+from gradkit.ops._catalogue import CATALOGUE as OPS
 from gradkit.rules._catalogue import CATALOGUE as RULES
 from gradkit.safe._catalogue import CATALOGUE as SAFE
 
-ENTRIES: tuple[Entry, ...] = (*RULES, *SAFE, *LOSSES)
+ENTRIES: tuple[Entry, ...] = (*RULES, *SAFE, *OPS, *LOSSES)
 
 
 def find(patterns: Iterable[str]) -> list[Entry]:

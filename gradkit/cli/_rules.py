@@ -33,7 +33,7 @@ def rules(
     ] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
 ) -> None:
-    """List the catalogue: `gk.rules`, `gk.safe` and `gk.losses`.
+    """List the catalogue: `gk.rules`, `gk.safe`, `gk.ops` and `gk.losses`.
 
     Each line says what a function computes, what its derivative is, whether there is a forward
     mode, how it serves as a value of an override map, and where it is from. One function alone is

@@ -7,6 +7,7 @@ from gradkit.losses._catalogue import CATALOGUE
 from gradkit.losses._contrastive import info_nce, siglip, supervised_contrastive
 from gradkit.losses._crf import crf_log_likelihood, crf_marginals, viterbi
 from gradkit.losses._divergences import linear_js_divergence, linear_kl_divergence
+from gradkit.losses._entmax import entmax_loss, sparsemax_loss
 from gradkit.losses._evidential import evidential_classification_loss, evidential_regression_loss
 from gradkit.losses._grad_cache import grad_cache
 from gradkit.losses._hmm import hmm_log_likelihood
@@ -36,6 +37,7 @@ __all__ = [
     "crps_ensemble",
     "crps_gaussian",
     "dpo",
+    "entmax_loss",
     "evidential_classification_loss",
     "evidential_regression_loss",
     "expectile_loss",
@@ -60,6 +62,7 @@ __all__ = [
     "soft_dtw_divergence",
     "soft_dtw_from_cost",
     "softmax_focal_loss",
+    "sparsemax_loss",
     "supervised_contrastive",
     "tversky_loss",
     "viterbi",

@@ -6,6 +6,7 @@ from gradkit._entry import Entry
 from gradkit.losses import _contrastive as contrastive
 from gradkit.losses import _crf as crf
 from gradkit.losses import _divergences as divergences
+from gradkit.losses import _entmax as entmax
 from gradkit.losses import _evidential as evidential
 from gradkit.losses import _grad_cache as grad_cache
 from gradkit.losses import _hmm as hmm
@@ -96,6 +97,14 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         hmm.hmm_log_likelihood, "log sum over paths of probabilities", "posteriors * y_bar",
         "Rabiner 1989",
+    ),
+    Entry(
+        entmax.sparsemax_loss, "<p - y, z> + (|y|^2 - |p|^2) / 2, p = sparsemax(z)",
+        "(p - y) * y_bar", "Martins & Astudillo 2016, arXiv:1602.02068",
+    ),
+    Entry(
+        entmax.entmax_loss, "<p - y, z> + Omega(y) - Omega(p), p = entmax(z, alpha)",
+        "(p - y) * y_bar", "Peters et al. 2019, arXiv:1905.05702",
     ),
     Entry(
         segmentation.softmax_focal_loss, "-(1 - p)^gamma log(p)",

@@ -1,0 +1,44 @@
+"""The table of all operations, which `gradkit rules` shows."""
+
+from __future__ import annotations
+
+from gradkit._entry import Entry
+from gradkit.ops._cumulative import cumlogsumexp
+from gradkit.ops._entmax import entmax, sparsemax
+from gradkit.ops._max_pool import max_pool
+from gradkit.ops._quantile import median, quantile
+from gradkit.ops._recurrence import linear_recurrence
+
+CATALOGUE: tuple[Entry, ...] = (
+    Entry(
+        sparsemax, "the point of the simplex nearest to z, without a sort on a CPU",
+        "[p > 0] (p_bar - its mean where p > 0)",
+        "Martins & Astudillo 2016, arXiv:1602.02068",
+    ),
+    Entry(
+        entmax, "[1 + (alpha - 1) (z - sigma)]_+^(1 / (alpha - 1)), without a sort on a CPU",
+        "s (p_bar - s . p_bar / sum(s)), s = p^(2 - alpha)",
+        "Peters et al. 2019, arXiv:1905.05702",
+    ),
+    Entry(
+        quantile, "between the k-th smallest entry and the next, by counting on a CPU",
+        "to these two; equal entries share", "Hyndman & Fan 1996, definition 7",
+    ),
+    Entry(
+        median, "quantile(x, 0.5)", "to the middle entries; equal entries share",
+        "Hyndman & Fan 1996, definition 7",
+    ),
+    Entry(
+        max_pool, "the largest entry of each window",
+        "to where it stood, which was kept in one byte",
+    ),
+    Entry(
+        linear_recurrence, "h_t = a_t h_{t-1} + x_t",
+        "l_t = h_bar_t + a_{t+1} l_{t+1} to x_t, l_t h_{t-1} to a_t",
+        "Martin & Cundy 2018, arXiv:1709.04057",
+    ),
+    Entry(
+        cumlogsumexp, "log of a cumulative sum of exp(x)",
+        "exp(x_t - y_t) l_t, l_t = y_bar_t + exp(y_t - y_{t+1}) l_{t+1}",
+    ),
+)  # fmt: skip
