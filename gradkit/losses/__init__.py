@@ -9,6 +9,7 @@ from gradkit.losses._crf import crf_log_likelihood, crf_marginals, viterbi
 from gradkit.losses._divergences import linear_js_divergence, linear_kl_divergence
 from gradkit.losses._entmax import entmax_loss, sparsemax_loss
 from gradkit.losses._evidential import evidential_classification_loss, evidential_regression_loss
+from gradkit.losses._gaussian_process import gp_log_likelihood
 from gradkit.losses._grad_cache import grad_cache
 from gradkit.losses._hmm import hmm_log_likelihood
 from gradkit.losses._linear_cross_entropy import linear_cross_entropy, linear_log_probs
@@ -41,6 +42,7 @@ __all__ = [
     "evidential_classification_loss",
     "evidential_regression_loss",
     "expectile_loss",
+    "gp_log_likelihood",
     "grad_cache",
     "grpo",
     "hmm_log_likelihood",

@@ -8,6 +8,7 @@ from gradkit.losses import _crf as crf
 from gradkit.losses import _divergences as divergences
 from gradkit.losses import _entmax as entmax
 from gradkit.losses import _evidential as evidential
+from gradkit.losses import _gaussian_process as gaussian_process
 from gradkit.losses import _grad_cache as grad_cache
 from gradkit.losses import _hmm as hmm
 from gradkit.losses import _linear_cross_entropy as linear
@@ -97,6 +98,11 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         hmm.hmm_log_likelihood, "log sum over paths of probabilities", "posteriors * y_bar",
         "Rabiner 1989",
+    ),
+    Entry(
+        gaussian_process.gp_log_likelihood, "log N(y; 0, K + diag(s))",
+        "(a a^T - (K + diag(s))^-1) / 2 * y_bar to K, a = (K + diag(s))^-1 y",
+        "Rasmussen & Williams 2006, equation 5.9",
     ),
     Entry(
         entmax.sparsemax_loss, "<p - y, z> + (|y|^2 - |p|^2) / 2, p = sparsemax(z)",

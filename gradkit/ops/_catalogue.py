@@ -8,8 +8,11 @@ from gradkit.ops._entmax import entmax, sparsemax
 from gradkit.ops._max_pool import max_pool
 from gradkit.ops._quantile import median, quantile
 from gradkit.ops._recurrence import linear_recurrence
+from gradkit.ops._sparse_rows import lazy_rows
+from gradkit.ops._spd import spd_solve
 
 CATALOGUE: tuple[Entry, ...] = (
+    Entry(spd_solve, "x with A x = b, small and many", "A^-1 x_bar to b, -b_bar x^T to A"),
     Entry(
         sparsemax, "the point of the simplex nearest to z, without a sort on a CPU",
         "[p > 0] (p_bar - its mean where p > 0)",
@@ -40,5 +43,9 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         cumlogsumexp, "log of a cumulative sum of exp(x)",
         "exp(x_t - y_t) l_t, l_t = y_bar_t + exp(y_t - y_{t+1}) l_{t+1}",
+    ),
+    Entry(
+        lazy_rows, "an optimizer's update of the rows that were looked up",
+        "indices and summed rows in the place of a dense gradient", "tf.IndexedSlices",
     ),
 )  # fmt: skip
