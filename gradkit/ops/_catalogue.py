@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 from gradkit._entry import Entry
+from gradkit.ops import _equations as equations
 from gradkit.ops._cumulative import cumlogsumexp
 from gradkit.ops._entmax import entmax, sparsemax
+from gradkit.ops._external import external_solver
+from gradkit.ops._linear_solve import linear_solve
 from gradkit.ops._max_pool import max_pool
 from gradkit.ops._quantile import median, quantile
 from gradkit.ops._recurrence import linear_recurrence
+from gradkit.ops._reversible import reversible
 from gradkit.ops._sparse_rows import lazy_rows
 from gradkit.ops._spd import spd_solve
 
 CATALOGUE: tuple[Entry, ...] = (
+    Entry(
+        equations.fixed_point, "z = f(z, *args)", "vjp(f)((1 - df/dz)^-T z_bar)",
+        "Bai et al. 2019, arXiv:1909.01377",
+    ),
+    Entry(
+        equations.root, "z with f(z, *args) = 0", "-vjp(f)((df/dz)^-T z_bar)",
+        "Blondel et al. 2022, arXiv:2105.15183",
+    ),
+    Entry(
+        equations.argmin, "z that minimises f(z, *args)", "-vjp(grad f)((d2f/dz2)^-1 z_bar)",
+        "Blondel et al. 2022, arXiv:2105.15183",
+    ),
+    Entry(linear_solve, "x with matvec(x) = b", "A^-T x_bar to b, -b_bar x^T to A"),
     Entry(spd_solve, "x with A x = b, small and many", "A^-1 x_bar to b, -b_bar x^T to A"),
+    Entry(
+        external_solver, "solve(*args), on the host", "-vjp(F)((dF/dz)^-T z_bar)",
+        "Blondel et al. 2022, arXiv:2105.15183",
+    ),
+    Entry(
+        reversible, "residual blocks, layer by layer", "natural, inputs recomputed from outputs",
+        "Gomez et al. 2017, arXiv:1707.04585",
+    ),
     Entry(
         sparsemax, "the point of the simplex nearest to z, without a sort on a CPU",
         "[p > 0] (p_bar - its mean where p > 0)",
