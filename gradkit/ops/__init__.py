@@ -10,6 +10,7 @@ from gradkit.ops._linear_solve import linear_solve
 from gradkit.ops._max_pool import max_pool
 from gradkit.ops._newton import Newton
 from gradkit.ops._outcome import Info
+from gradkit.ops._per_example import ClippedSum, clipped_sum, per_example_norms
 from gradkit.ops._quantile import median, quantile
 from gradkit.ops._recurrence import linear_recurrence
 from gradkit.ops._reversible import reversible
@@ -19,10 +20,12 @@ from gradkit.ops._spd import spd_solve
 __all__ = [
     "CATALOGUE",
     "Anderson",
+    "ClippedSum",
     "Info",
     "Newton",
     "SparseRows",
     "argmin",
+    "clipped_sum",
     "cumlogsumexp",
     "entmax",
     "external_solver",
@@ -32,6 +35,7 @@ __all__ = [
     "linear_solve",
     "max_pool",
     "median",
+    "per_example_norms",
     "quantile",
     "reversible",
     "root",

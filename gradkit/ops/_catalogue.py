@@ -9,6 +9,7 @@ from gradkit.ops._entmax import entmax, sparsemax
 from gradkit.ops._external import external_solver
 from gradkit.ops._linear_solve import linear_solve
 from gradkit.ops._max_pool import max_pool
+from gradkit.ops._per_example import clipped_sum, per_example_norms
 from gradkit.ops._quantile import median, quantile
 from gradkit.ops._recurrence import linear_recurrence
 from gradkit.ops._reversible import reversible
@@ -37,6 +38,15 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         reversible, "residual blocks, layer by layer", "natural, inputs recomputed from outputs",
         "Gomez et al. 2017, arXiv:1707.04585",
+    ),
+    Entry(
+        per_example_norms, "|grad(loss)(params, example)|", "natural, of what computes it",
+        "Goodfellow 2015, arXiv:1510.01799", forward=False,
+    ),
+    Entry(
+        clipped_sum, "sum of min(1, C / n_b) grad(loss)(params, x_b)",
+        "natural, of what computes it",
+        "Lee & Kifer 2020, arXiv:2009.03106", forward=False,
     ),
     Entry(
         sparsemax, "the point of the simplex nearest to z, without a sort on a CPU",
