@@ -26,6 +26,7 @@ from gradkit.losses._segmentation import (
 )
 from gradkit.losses._sinkhorn import sinkhorn, sinkhorn_divergence, sinkhorn_from_cost
 from gradkit.losses._soft_dtw import soft_dtw, soft_dtw_divergence, soft_dtw_from_cost
+from gradkit.losses._two_samples import energy_distance, mmd
 
 __all__ = [
     "CATALOGUE",
@@ -38,6 +39,7 @@ __all__ = [
     "crps_ensemble",
     "crps_gaussian",
     "dpo",
+    "energy_distance",
     "entmax_loss",
     "evidential_classification_loss",
     "evidential_regression_loss",
@@ -54,6 +56,7 @@ __all__ = [
     "linear_log_probs",
     "lovasz_hinge",
     "lovasz_softmax",
+    "mmd",
     "quantile_loss",
     "robust_loss",
     "siglip",

@@ -20,6 +20,7 @@ from gradkit.losses import _robust as robust
 from gradkit.losses import _segmentation as segmentation
 from gradkit.losses import _sinkhorn as transport
 from gradkit.losses import _soft_dtw as soft_dtw
+from gradkit.losses import _two_samples as two_samples
 
 CATALOGUE: tuple[Entry, ...] = (
     Entry(
@@ -175,5 +176,14 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         metric.batch_hard_triplet_loss, "softplus(farthest positive - nearest negative)",
         "that of the two distances", "Hermans et al. 2017, arXiv:1703.07737",
+    ),
+    Entry(
+        two_samples.mmd, "mean k(x, x') + mean k(z, z') - 2 mean k(x, z), in blocks",
+        "the kernel's slope times differences, found with the value",
+        "Gretton et al. 2012, JMLR 13",
+    ),
+    Entry(
+        two_samples.energy_distance, "2 mean |x - z| - mean |x - x'| - mean |z - z'|, in blocks",
+        "unit vectors between points, 0 where they coincide", "Székely & Rizzo 2013",
     ),
 )  # fmt: skip

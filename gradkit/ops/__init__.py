@@ -1,11 +1,13 @@
 """Operations whose exact gradient costs less time or memory than automatic differentiation's."""
 
 from gradkit.ops._anderson import Anderson
+from gradkit.ops._attention import attention
 from gradkit.ops._catalogue import CATALOGUE
 from gradkit.ops._cumulative import cumlogsumexp
 from gradkit.ops._entmax import entmax, sparsemax
 from gradkit.ops._equations import argmin, fixed_point, root
 from gradkit.ops._external import external_solver
+from gradkit.ops._kernels import kernel_matvec, kernel_mean
 from gradkit.ops._linear_solve import linear_solve
 from gradkit.ops._max_pool import max_pool
 from gradkit.ops._newton import Newton
@@ -25,11 +27,14 @@ __all__ = [
     "Newton",
     "SparseRows",
     "argmin",
+    "attention",
     "clipped_sum",
     "cumlogsumexp",
     "entmax",
     "external_solver",
     "fixed_point",
+    "kernel_matvec",
+    "kernel_mean",
     "lazy_rows",
     "linear_recurrence",
     "linear_solve",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from gradkit._entry import Entry
 from gradkit.ops import _equations as equations
+from gradkit.ops import _kernels as kernels
+from gradkit.ops._attention import attention
 from gradkit.ops._cumulative import cumlogsumexp
 from gradkit.ops._entmax import entmax, sparsemax
 from gradkit.ops._external import external_solver
@@ -47,6 +49,19 @@ CATALOGUE: tuple[Entry, ...] = (
         clipped_sum, "sum of min(1, C / n_b) grad(loss)(params, x_b)",
         "natural, of what computes it",
         "Lee & Kifer 2020, arXiv:2009.03106", forward=False,
+    ),
+    Entry(
+        attention, "softmax(c tanh(scale q k^T / c) + bias) v, in blocks",
+        "w * (y_bar v^T - y_bar . y) to the scores, in blocks", "Dao 2023, arXiv:2307.08691",
+    ),
+    Entry(
+        kernels.kernel_matvec, "sum_j k(x_i, z_j) v_j, in blocks",
+        "sum_j k'(t_ij) (y_bar_i . v_j) 2 (x_i - z_j), in blocks",
+        "Charlier et al. 2021, JMLR 22(74)",
+    ),
+    Entry(
+        kernels.kernel_mean, "sum_j w_j k(x_i, z_j) / sum_j w_j, in blocks",
+        "that of kernel_matvec", "Charlier et al. 2021, JMLR 22(74)",
     ),
     Entry(
         sparsemax, "the point of the simplex nearest to z, without a sort on a CPU",
