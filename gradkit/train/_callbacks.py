@@ -12,7 +12,7 @@ class Moment:
     """Where training is.
 
     Attributes:
-        step: Steps taken.
+        step: Steps taken; in `on_chunk`, up to which `metrics` go.
         epoch: Epochs completed.
         metrics: Means of loss and metrics over the steps since the last moment; in `on_eval`, of
             the evaluation.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -55,11 +56,17 @@ class Checkpoints:
             text = "checkpoint_dir= needs orbax: pip install 'gradkit[checkpoint]'"
             raise ImportError(text) from error
         self._ocp = ocp
+        self._step: int | None = None
         self._failed: Exception | None = None
         self._folder = Folder(Path(folder))
         self._processes = processes
         self._together(self._folder.lock if processes.is_first else lambda: None)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False)
+        # Where a folder cannot be made, threads that wait for it would keep the process alive for
+        # five minutes after its end (orbax 0.12).
+        at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=False, async_options=at_once
+        )
         if processes.members != tuple(range(jax.process_count())):
             options.multiprocessing_options = ocp.options.MultiprocessingOptions(
                 primary_host=processes.members[0], active_processes=set(processes.members)
@@ -72,13 +79,26 @@ class Checkpoints:
         Warns:
             UserWarning: If it, or the one before, could not be written.
         """
+        self._wait()
+        self._step, self._failed = step, None
+        self._try(self._write, step, saved)
+
+    def _wait(self) -> None:
+        """Wait for what is being written, and take note of what orbax has to tell of it."""
+        self._try(self._manager.wait_until_finished)
+        self._try(self._manager.check_for_errors)
+
+    def _try(self, act: Callable[..., None], *args: Any) -> None:
+        """Act, and warn of the first thing that keeps a checkpoint from being written."""
         try:
-            self._write(step, saved)
-            self._failed = None
+            act(*args)
         except Exception as error:
-            self._failed = error
-            text = f"checkpoint {step} could not be written: {type(error).__name__}: {error}"
-            warnings.warn(text, stacklevel=2)
+            if self._failed is None:
+                self._failed = error
+                warnings.warn(
+                    f"checkpoint {self._step} could not be written: {_first_line(error)}",
+                    stacklevel=2,
+                )
 
     def _write(self, step: int, saved: Saved) -> None:
         args = self._ocp.args
@@ -92,34 +112,35 @@ class Checkpoints:
         self._manager.save(step, args=items, force=True)
 
     def finish(self) -> None:
-        """Wait for what is being written.
+        """Wait for the last checkpoint.
 
         Raises:
             CheckpointError: If it cannot be written.
         """
 
-        def wait() -> None:
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+        def check() -> None:
             if self._failed is not None:
                 raise self._failed
 
+        self._wait()
         try:
-            self._together(wait)
+            self._together(check)
         except ProcessError:
             raise
         except Exception as error:
             raise CheckpointError(
                 describe(
                     f"the last checkpoint could not be written to {self._folder.path}",
-                    got=f"{type(error).__name__}: {error}",
+                    got=_first_line(error),
                 )
             ) from error
 
     def close(self) -> None:
         """Leave the folder to others."""
         try:
-            self._manager.close()
+            self._wait()
+            with contextlib.suppress(Exception):  # orbax tells again of what failed before
+                self._manager.close()
         finally:
             self._folder.unlock()
 
@@ -202,9 +223,14 @@ class Checkpoints:
             )
 
     def _warn_of(self, step: int, error: Exception) -> None:
-        first = (str(error).strip().splitlines() or [""])[0]
-        text = f"checkpoint {step} in {self._folder.path} is damaged, or none of fit: {first}"
+        text = f"checkpoint {step} in {self._folder.path} is damaged, or none of fit: "
+        text += _first_line(error)
         warnings.warn(text, stacklevel=2)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
 
 
 def _is_key(x: Any) -> bool:

@@ -284,9 +284,11 @@ class Loop:
         means = {name: float(values.mean()) for name, values in logs.items() if len(values)}
         if not means:
             return
-        self.display.show(self.step, self.epoch, self.pace.rate, means)
+        assert self._readings is not None
+        moment = replace(self.moment(means), step=self._readings.step)
+        self.display.show(moment.step, self.epoch, self.pace.rate, means)
         for callback in self.callbacks:
-            if callback.on_chunk(self.moment(means)):
+            if callback.on_chunk(moment):
                 self.wish_to_stop("callback")
 
     def _go_back(self, reading: Reading) -> int:

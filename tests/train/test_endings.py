@@ -91,6 +91,19 @@ def test_a_callback_may_end_it():
     assert 12 <= result.step < 400
 
 
+def test_moments_have_the_means_of_the_steps_since_the_last_one():
+    heard = []
+    result = fit(
+        cross_entropy, network(), arrays(), epochs=30, steps_per_call=3, eval_data=arrays(),
+        callbacks=[heard.append], **OPTIONS,
+    )  # fmt: skip
+    ends = [0, *(moment.step for moment in heard)]
+    assert ends[-1] == 120
+    for first, last, moment in zip(ends, ends[1:], heard, strict=False):
+        mean = result.history["loss"][first:last].mean()
+        assert moment.metrics["loss"] == pytest.approx(mean, rel=1e-6)
+
+
 def test_callbacks_hear_of_everything():
     heard = []
 

@@ -1,15 +1,16 @@
 """Padded batches, gradients of single examples, late data, rates, and what callbacks write."""
 
 import itertools
+import struct
 import sys
 import time
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 import gradkit as gk
 from gradkit.train import fit
@@ -113,35 +114,37 @@ def test_a_profile_is_written(tmp_path):
         gk.train.Profile(tmp_path, skip=-1)
 
 
+def scalars_in(folder):
+    """What the one event file there holds: `(name, value, step)`, in turn."""
+    (path,) = folder.iterdir()
+    rest = path.read_bytes()
+    while rest:  # records: length, its checksum, an event, its checksum
+        (size,) = struct.unpack("<Q", rest[:8])
+        event = Event.FromString(rest[12 : 12 + size])
+        rest = rest[16 + size :]
+        for value in event.summary.value:
+            yield value.tag, value.simple_value, event.step
+
+
 def test_curves_go_to_tensorboard(tmp_path, monkeypatch):
-    written, folders = [], []
-
-    class SummaryWriter:
-        def __init__(self, folder):
-            folders.append(folder)
-
-        def add_scalar(self, name, value, step):
-            written.append((name, float(value), step))
-
-        def close(self):
-            written.append("closed")
-
-    module = types.SimpleNamespace(SummaryWriter=SummaryWriter)
-    monkeypatch.setitem(sys.modules, "tensorboardX", module)
     curves = gk.train.TensorBoard(tmp_path / "run")
     result = fit(
         cross_entropy, network(), arrays(), epochs=2, eval_data=arrays(), callbacks=[curves],
         **OPTIONS,
     )  # fmt: skip
-    assert folders == [str(tmp_path / "run")]
-    *scalars, last = written
-    assert last == "closed"
-    names = {name for name, _, _ in scalars}
-    assert names == {"train/loss", "eval/loss"}
-    evaluated = [(value, step) for name, value, step in scalars if name == "eval/loss"]
-    wanted = result.history.evaluations[-1]
-    assert evaluated[-1][0] == pytest.approx(wanted["loss"], rel=1e-5)
+    found = list(scalars_in(tmp_path / "run"))
+    assert {name for name, _, _ in found} == {"train/loss", "eval/loss"}
+    evaluated = [(step, value) for name, value, step in found if name == "eval/loss"]
+    wanted = [(e["step"], pytest.approx(e["loss"], rel=1e-5)) for e in result.history.evaluations]
+    assert evaluated == wanted
+    first = 0
+    for value, last in [(value, step) for name, value, step in found if name == "train/loss"]:
+        assert value == pytest.approx(result.history["loss"][first:last].mean(), rel=1e-5)
+        first = last
+    assert first == 8
 
+    gk.train.TensorBoard(tmp_path / "none").close()
+    assert not (tmp_path / "none").exists(), "a run that never began"
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ImportError, match=r"gradkit\[tensorboard\]"):
         gk.train.TensorBoard(tmp_path)

@@ -1,5 +1,8 @@
 """Trajectories: beside a loop by hand, and whatever the run is divided into."""
 
+import inspect
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,6 +74,11 @@ def test_every_epoch_sees_every_example_once_in_another_order():
     assert sorted(first) == sorted(second) == list(range(10))
     assert (first != second).any()
     assert (first != np.arange(10)).any()
+
+
+def test_every_option_is_on_its_page():
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    assert [name for name in inspect.signature(fit).parameters if name not in page] == []
 
 
 def test_the_last_short_batch_is_kept_unless_asked_otherwise():

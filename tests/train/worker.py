@@ -48,6 +48,7 @@ def refused(error, act):
 def evaluated():
     """Sixteen evaluations; Adam with a large rate makes some of them worse."""
     options = OPTIONS | {"optimizer": optax.adam(0.3), "progress": True}
+    options["callbacks"] = [gk.train.TensorBoard(FOLDER / f"curves-{INDEX}")]
     return told(gk.fit(*TRAIN, eval_data=arrays(), epochs=16, eval_every=2, patience=2, **options))
 
 
