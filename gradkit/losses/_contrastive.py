@@ -190,7 +190,7 @@ def _pairs(
             got=f"shapes {rows.shape} and {columns.shape}",
         )  # fmt: skip
     for what, x in (("temperature", temperature), ("bias", bias)):
-        if jnp.ndim(0 if x is None else x):
+        if x is not None and jnp.ndim(x):
             raise misfit(
                 name, f"a {what} that is no number.", expected="a scalar",
                 got=f"shape {jnp.shape(x)}",

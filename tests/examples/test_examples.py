@@ -26,8 +26,11 @@ def run_example():
 def test_every_example_has_a_test_here():
     tested = {
         "attribution_digits.py",
+        "bfloat16.py",
         "binarised_digits.py",
+        "deep_equilibrium.py",
         "digits.py",
+        "dp_sgd_digits.py",
         "fine_tuning.py",
         "host_ode.py",
         "language_model.py",
@@ -118,6 +121,17 @@ def test_binarised_digits_learns_and_agrees_with_packed_bits(run_example):
     assert plain.value == 0, "without the override"
 
 
+def test_deep_equilibrium_learns_and_agrees_with_the_layers_written_out(run_example):
+    accuracy, equilibrium, norm, distance, memory = run_example("deep_equilibrium.py")
+    assert accuracy.label == "test accuracy"
+    assert accuracy.value >= 0.95
+    assert equilibrium.value < 1e-3
+    assert norm.value > 0.01
+    assert norm.value == pytest.approx(norm.independent, rel=2e-3)
+    assert distance.value < 2e-3
+    assert memory.value < memory.independent / 4
+
+
 def test_language_model_beats_counting_and_agrees_with_optax(run_example):
     loss, norm, distance, memory, before, after = run_example("language_model.py", [])
     assert loss.value == pytest.approx(loss.independent, rel=1e-5)
@@ -133,6 +147,30 @@ def test_fine_tuning_trains_the_last_layer_alone_and_to_its_optimum(run_example)
     assert accuracy > 0.85, "of five digits"
     assert tested.value == pytest.approx(tested.independent, abs=0.02)
     assert same.value == 1
+
+
+def test_dp_sgd_digits_learns_and_agrees_with_gradients_one_by_one(run_example):
+    accuracy, epsilon, norm, distance = run_example("dp_sgd_digits.py")
+    assert accuracy.value > 0.9
+    assert accuracy.independent > accuracy.value > accuracy.independent - 0.06, "without privacy"
+    assert epsilon.value < 2.5
+    assert epsilon.value == pytest.approx(epsilon.independent, rel=0.05)
+    assert norm.value > 10
+    assert norm.value == pytest.approx(norm.independent, rel=1e-5)
+    assert distance.value < 1e-4
+
+
+def test_bfloat16_learns_as_float32_does_if_parameters_stay_wide(run_example):
+    rows, kept, narrow_loss = run_example("bfloat16.py", [])
+    accuracy, end, loss, norm = rows
+    assert kept == {"float32"}
+    assert accuracy.value > 0.85
+    assert accuracy.value == pytest.approx(accuracy.independent, abs=0.03)
+    assert end.value == pytest.approx(end.independent, rel=0.05)
+    assert loss.value == pytest.approx(loss.independent, rel=0.01)
+    assert loss.value != loss.independent, "it was computed in another type"
+    assert norm.value == pytest.approx(norm.independent, rel=0.02)
+    assert narrow_loss > 1.1 * end.independent, "small steps are lost"
 
 
 def test_two_processes_find_the_losses_of_a_loop_by_hand(run_example):
