@@ -82,11 +82,16 @@ def _sweep(kernel: Kernel, symmetric: bool, x: Any, z: Any, v: Any, y_bar: Any) 
             if symmetric:
                 v_j = v_j * jnp.where(j < i, 2, 1)
             t = _squared_distances(kernel, x_i, z_j, of_x, _columns(z_features, cols, j))
+            if symmetric and x.shape[1] > FEW_FEATURES:
+                same = rows.positions(i)[:, None] == cols.positions(j)[None]
+                t = jnp.where(same, 0, t)
             weights = kernel.value(t)
             y_i = y_i + weights @ v_j
             if y_bar_i is None:
                 return y_i, None, None, None
-            t_bar = kernel.slope(t) * _outer(y_bar_i, v_j)
+            # Points that coincide pull nowhere: what they would add to both sums of `_towards`
+            # cancels to rounding, which drowns the pull of far points.
+            t_bar = jnp.where(t > 0, kernel.slope(t), 0) * _outer(y_bar_i, v_j)
             x_bar_i = x_bar_i + _towards(x_i, t_bar @ _with_ones(z_j))
             z_bar = _add(z_bar, cols, j, _towards(z_j, transposed_product(t_bar, _with_ones(x_i))))
             v_bar = _add(v_bar, cols, j, _fresh(transposed_product(weights, y_bar_i), cols, j))

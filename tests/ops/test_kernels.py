@@ -259,6 +259,19 @@ def test_second_derivative_of_a_smooth_kernel_where_points_coincide():
     np.testing.assert_allclose(curvature, [-5 / 3])  # of (1 + s + s^2 / 3) exp(-s), s = sqrt(5) r
 
 
+@pytest.mark.parametrize("features", [3, 20])
+def test_points_themselves_do_not_drown_the_pull_of_far_ones(features):
+    rng = np.random.default_rng(0)
+    x, z = (1e4 * rng.standard_normal((n, features)) for n in (5, 4))
+    gradient = jax.jit(jax.grad(lambda x, z: losses.mmd(x, z, kernel="cauchy")))
+    with jax.enable_x64(True):
+        found = gradient(x, z)
+    differences = [x[:, None] - other[None] for other in (x, z)]
+    pulls = [-2 * d / (1 + (d**2).sum(-1, keepdims=True)) ** 2 for d in differences]
+    exact = 2 * pulls[0].sum(1) / 25 - 2 * pulls[1].sum(1) / 20
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", MATRICES)
 def test_the_check_finds_nothing(kernel):
