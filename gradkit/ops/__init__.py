@@ -3,6 +3,7 @@
 from gradkit.ops._anderson import Anderson
 from gradkit.ops._attention import attention
 from gradkit.ops._catalogue import CATALOGUE
+from gradkit.ops._checkpointed_scan import checkpointed_scan
 from gradkit.ops._cumulative import cumlogsumexp
 from gradkit.ops._entmax import entmax, sparsemax
 from gradkit.ops._equations import argmin, fixed_point, root
@@ -28,6 +29,7 @@ __all__ = [
     "SparseRows",
     "argmin",
     "attention",
+    "checkpointed_scan",
     "clipped_sum",
     "cumlogsumexp",
     "entmax",

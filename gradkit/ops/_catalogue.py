@@ -6,6 +6,7 @@ from gradkit._entry import Entry
 from gradkit.ops import _equations as equations
 from gradkit.ops import _kernels as kernels
 from gradkit.ops._attention import attention
+from gradkit.ops._checkpointed_scan import checkpointed_scan
 from gradkit.ops._cumulative import cumlogsumexp
 from gradkit.ops._entmax import entmax, sparsemax
 from gradkit.ops._external import external_solver
@@ -93,6 +94,10 @@ CATALOGUE: tuple[Entry, ...] = (
     Entry(
         cumlogsumexp, "log of a cumulative sum of exp(x)",
         "exp(x_t - y_t) l_t, l_t = y_bar_t + exp(y_t - y_{t+1}) l_{t+1}",
+    ),
+    Entry(
+        checkpointed_scan, "lax.scan(f, init, xs)", "natural, states computed again from a tree",
+        "Griewank 1992; Chen et al. 2016, arXiv:1604.06174",
     ),
     Entry(
         lazy_rows, "an optimizer's update of the rows that were looked up",

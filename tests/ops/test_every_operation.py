@@ -66,6 +66,12 @@ CASES = {
     "max_pool": (lambda x: ops.max_pool(x, 2, 1), draw(5, 2)),
     "linear_recurrence": (lambda a, x: ops.linear_recurrence(jnp.tanh(a), x), draw(4), draw(4)),
     "cumlogsumexp": (ops.cumlogsumexp, draw(5)),
+    "checkpointed_scan": (
+        lambda c, xs: ops.checkpointed_scan(
+            lambda c, x: (jnp.sin(c) + x, c * x), c, xs, branching=2
+        ),
+        draw(2), draw(5, 2),
+    ),
 }  # fmt: skip
 
 
