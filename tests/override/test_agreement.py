@@ -409,7 +409,10 @@ def settled(n):
 PARTS = 4  # so that several processes share the work
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize(
+    "part",
+    [pytest.param(part, marks=[pytest.mark.slow] if part > 2 else []) for part in range(PARTS)],
+)
 def test_three_ways_agree_on_random_programs(part):
     context, function = WAYS[part % 3], WAYS[3 + part % 2]
 

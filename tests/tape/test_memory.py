@@ -50,7 +50,9 @@ def operation(y):
     return weakref.ref(y.value.operation)
 
 
-@pytest.mark.parametrize("use", [True, False], ids=["used", "unused"])
+@pytest.mark.parametrize(
+    "use", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["used", "unused"]
+)
 @pytest.mark.parametrize("persistent", [True, False], ids=["persistent", "once"])
 def test_taped_operations_leave_nothing_behind(persistent, use):
     recorded_chain(100, persistent=persistent, use=use)
