@@ -91,7 +91,7 @@ def _sweep(kernel: Kernel, symmetric: bool, x: Any, z: Any, v: Any, y_bar: Any) 
                 return y_i, None, None, None
             # Points that coincide pull nowhere: what they would add to both sums of `_towards`
             # cancels to rounding, which drowns the pull of far points.
-            t_bar = jnp.where(t > 0, kernel.slope(t), 0) * _outer(y_bar_i, v_j)
+            t_bar = jnp.where(t > 0, kernel.slope(t) * _outer(y_bar_i, v_j), 0)
             x_bar_i = x_bar_i + _towards(x_i, t_bar @ _with_ones(z_j))
             z_bar = _add(z_bar, cols, j, _towards(z_j, transposed_product(t_bar, _with_ones(x_i))))
             v_bar = _add(v_bar, cols, j, _fresh(transposed_product(weights, y_bar_i), cols, j))
