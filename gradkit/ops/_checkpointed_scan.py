@@ -124,15 +124,16 @@ def _by_digits(n: int, branching: int) -> list[tuple[int, int, int]]:
 
 
 def _count_steps(xs: Tree, length: int | None) -> int:
-    counts = {jnp.shape(x)[0] if jnp.ndim(x) else None for x in jax.tree.leaves(xs)}
+    # An array without axes has no number of steps, and agrees with nothing.
+    counts = {jnp.shape(x)[0] if jnp.ndim(x) else -1 for x in jax.tree.leaves(xs)}
     if length is not None:
         counts.add(length)
-    if len(counts) != 1 or None in counts:
+    if len(counts) != 1 or min(counts) < 0:
         raise ValueError(
             describe(
                 "gk.ops.checkpointed_scan does not know how many steps there are.",
                 expected="xs of arrays with equal first axes, or length",
-                got=f"first axes and lengths {sorted(map(str, counts))}",
+                got=f"first axes and lengths {sorted(counts)}, -1 for none",
             )
         )
     return counts.pop()
