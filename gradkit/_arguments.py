@@ -28,3 +28,16 @@ def as_floating(function: str, x: ArrayLike, *, complex_too: bool = False) -> ja
     if not jnp.issubdtype(dtype, jnp.inexact):
         return jnp.asarray(x, jnp.result_type(x, float))
     return jnp.asarray(x)
+
+
+def axis_index(function: str, x: jax.Array, axis: int) -> int:
+    """`axis` counted from the front."""
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(
+            describe(
+                f"gk.{function} got an axis that its array does not have.",
+                expected=f"an axis of an array of shape {x.shape}",
+                got=f"axis {axis}",
+            )
+        )
+    return axis % x.ndim

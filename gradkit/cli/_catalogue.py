@@ -1,4 +1,4 @@
-"""The catalogue as a whole: the tables of the four packages, and how to look something up."""
+"""The catalogue as a whole: the tables of its packages, and how to look something up."""
 
 from __future__ import annotations
 

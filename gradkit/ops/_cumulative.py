@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from gradkit._arguments import as_floating, widen
-from gradkit.ops._arguments import axis_index
+from gradkit._arguments import as_floating, axis_index, widen
 from gradkit.ops._recurrence import recur, shift
 
 

@@ -10,9 +10,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
-from gradkit._arguments import as_floating, widen
+from gradkit._arguments import as_floating, axis_index, widen
 from gradkit._errors import describe
-from gradkit.ops._arguments import axis_index
 from gradkit.ops._entmax_top import Alpha, top_by_newton, top_by_sort, weights
 
 

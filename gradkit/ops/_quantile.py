@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from gradkit._arguments import as_floating
+from gradkit._arguments import as_floating, axis_index
 from gradkit._errors import describe
-from gradkit.ops._arguments import axis_index
 
 Axis = int | Sequence[int] | None
 

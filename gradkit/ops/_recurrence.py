@@ -7,9 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from gradkit._arguments import widen
+from gradkit._arguments import axis_index, widen
 from gradkit._errors import describe
-from gradkit.ops._arguments import axis_index
 
 
 def linear_recurrence(
