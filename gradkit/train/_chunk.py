@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gradkit.train._loops import is_slow_in_loops
 from gradkit.train._placement import put
@@ -55,7 +56,7 @@ class Chunk:
         # One small array to transfer, and not three; and none where one call follows another,
         # because that costs as much as a small step.
         if wanted != self._expected:
-            self._where = _put_beside(state, jnp.array(wanted, jnp.int32))
+            self._where = _put_beside(state, np.array(wanted, np.int32))
         state, logs, self._where = self._call(state, logs, data, self._where)
         self._expected = (first + count, count, slot + count)
         return state, logs
