@@ -53,6 +53,34 @@ def transformed(f):
     }
 
 
+def check_every_transformation(f, step, second, rest):
+    """Derivatives are those of one point after the other, and second ones those of differences.
+
+    Args:
+        f: A function of `x[4, 2]`.
+        step: Of the differences.
+        second: Relative and absolute tolerance beside differences.
+        rest: Those beside the other ways.
+    """
+    found = jax.jit(lambda: transformed(f))()
+    grad = jax.jit(jax.grad(f))
+    alone, moved = np.stack([grad(x) for x in X]), step * V
+    differences = (grad(X[0] + moved) - grad(X[0] - moved)) / (2 * step)
+    for way in ("forward over reverse", "reverse over reverse"):
+        np.testing.assert_allclose(
+            found[way], differences, rtol=second[0], atol=second[1], err_msg=way
+        )
+    expected = {
+        "forward": np.vdot(alone[0], V),
+        "forward over reverse": found["reverse over reverse"],
+        "reverse over reverse": found["forward over reverse"],
+    }
+    for way, got in found.items():
+        np.testing.assert_allclose(
+            got, expected.get(way, alone), rtol=rest[0], atol=rest[1], err_msg=way
+        )
+
+
 # One with a scan alone, and one with a condition too; the others take longer than they add.
 QUICK = ["soft_dtw", "crf_log_likelihood"]
 
@@ -61,17 +89,7 @@ QUICK = ["soft_dtw", "crf_log_likelihood"]
     "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in CASES]
 )
 def test_every_transformation_gives_the_same_derivatives(name):
-    found = jax.jit(lambda: transformed(CASES[name]))()
-    grad = jax.jit(jax.grad(CASES[name]))
-    alone = np.stack([grad(x) for x in X])
-    second = found.pop("forward over reverse")
-    expected = {"forward": np.vdot(alone[0], V), "reverse over reverse": second}
-    step = 1e-2 * V
-    np.testing.assert_allclose(
-        second, (grad(X[0] + step) - grad(X[0] - step)) / 2e-2, rtol=5e-2, atol=5e-2
-    )
-    for way, got in found.items():
-        np.testing.assert_allclose(got, expected.get(way, alone), rtol=2e-3, atol=2e-4, err_msg=way)
+    check_every_transformation(CASES[name], 1e-2, second=(5e-2, 5e-2), rest=(2e-3, 2e-4))
 
 
 CHECKED = CASES | {

@@ -17,11 +17,9 @@ from tests.train.problems import assert_same_bits
 ROOT = Path(__file__).parents[2]
 
 
-def start(folder, steps, programs):
+def start(folder, steps):
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": str(programs),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     command = [sys.executable, "-m", "tests.train.killed", str(folder), str(steps)]
     return subprocess.Popen(command, env=environment, cwd=ROOT)
@@ -48,11 +46,11 @@ def is_torn(folder, since):
     return False
 
 
-def live_until(is_over, folder, steps, programs):
+def live_until(is_over, folder, steps):
     """One life of the run; returns where it began, what it saw, what is left."""
     before = newest(folder)
     (folder / "log").unlink(missing_ok=True)
-    process = start(folder, steps, programs)
+    process = start(folder, steps)
     try:
         while not is_over():
             assert process.poll() is None, "it ended by itself"
@@ -69,9 +67,9 @@ def live_until(is_over, folder, steps, programs):
     return before, steps_seen, left
 
 
-def end(folder, steps, programs):
+def end(folder, steps):
     """Let it end; returns what it found."""
-    process = start(folder, steps, programs)
+    process = start(folder, steps)
     try:
         assert process.wait(300) == 0
     finally:
@@ -87,15 +85,15 @@ def assert_same_end(found, steps):
         assert_same_bits(whole[name], found[name])
 
 
-def test_a_killed_run_ends_the_same(tmp_path, programs):
-    _, steps, left = live_until(lambda: len(seen(tmp_path)) >= 7, tmp_path, 60, programs)
+def test_a_killed_run_ends_the_same(tmp_path):
+    _, steps, left = live_until(lambda: len(seen(tmp_path)) >= 7, tmp_path, 60)
     assert steps[0] <= CALL
     assert 0 < left < 60
-    assert_same_end(end(tmp_path, 60, programs), 60)
+    assert_same_end(end(tmp_path, 60), 60)
 
 
 @pytest.mark.slow
-def test_a_run_killed_twenty_times_ends_the_same(tmp_path, programs):
+def test_a_run_killed_twenty_times_ends_the_same(tmp_path):
     """As it starts, compiles and reads; between steps; while a checkpoint is written."""
     rng = np.random.default_rng(0)
     torn = 0
@@ -110,9 +108,9 @@ def test_a_run_killed_twenty_times_ends_the_same(tmp_path, programs):
                 return False
             return kind != "write" or is_torn(tmp_path, began)
 
-        before, steps, left = live_until(is_over, tmp_path, 4000, programs)
+        before, steps, left = live_until(is_over, tmp_path, 4000)
         was_torn = is_torn(tmp_path, began)
         torn += was_torn
         print(f"{kind}: from {before} to {steps[-1:]}, kept {left}, torn: {was_torn}")
     assert torn >= 6, "of eight that were killed while writing, and others"
-    assert_same_end(end(tmp_path, 4000, programs), 4000)
+    assert_same_end(end(tmp_path, 4000), 4000)

@@ -28,7 +28,7 @@ JOBS = ["evaluated", "divided", "shares", "stopped", "other_parameters", "raised
 
 
 @contextlib.contextmanager
-def running(folder, jobs, count, programs, devices=1):
+def running(folder, jobs, count, devices=1):
     """The processes; none is left behind."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -37,8 +37,6 @@ def running(folder, jobs, count, programs, devices=1):
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_COMPILATION_CACHE_DIR": str(programs),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_NUMPY_RANK_PROMOTION": "raise",
     }
     started = []
@@ -58,9 +56,9 @@ def running(folder, jobs, count, programs, devices=1):
             process.wait()
 
 
-def run(folder, jobs, count, programs, devices=1, seconds=240):
+def run(folder, jobs, count, devices=1, seconds=240):
     """What each process found, by job."""
-    with running(folder, jobs, count, programs, devices) as started:
+    with running(folder, jobs, count, devices) as started:
         for i, process in enumerate(started):
             assert process.wait(seconds) == 0, (folder / f"log-{i}").read_text()
     return {
@@ -70,9 +68,9 @@ def run(folder, jobs, count, programs, devices=1, seconds=240):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory, programs):
+def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    return folder, run(folder, JOBS, 2, programs)
+    return folder, run(folder, JOBS, 2)
 
 
 def assert_is(told, result):
@@ -148,18 +146,18 @@ def test_an_error_of_one_ends_the_others_with_its_text(found):
 
 
 @pytest.mark.slow
-def test_four_processes_of_two_devices_find_it_too(tmp_path, programs):
-    check_trainings(tmp_path, run(tmp_path, JOBS, 4, programs, devices=2))
+def test_four_processes_of_two_devices_find_it_too(tmp_path):
+    check_trainings(tmp_path, run(tmp_path, JOBS, 4, devices=2))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "victim"), [(2, 0), (2, 1), (4, 0), (4, 2)])
-def test_a_killed_process_ends_the_others_and_a_restart_goes_on(tmp_path, programs, count, victim):
+def test_a_killed_process_ends_the_others_and_a_restart_goes_on(tmp_path, count, victim):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     whole.mkdir()
     killed.mkdir()
-    expected = run(whole, ["long"], count, programs)["long"][0]
-    with running(killed, ["long"], count, programs) as started:
+    expected = run(whole, ["long"], count)["long"][0]
+    with running(killed, ["long"], count) as started:
         sign = killed / "runs-0"
         while not (sign.exists() and int(sign.read_text() or 0) > 50):
             assert all(process.poll() is None for process in started)
@@ -175,7 +173,7 @@ def test_a_killed_process_ends_the_others_and_a_restart_goes_on(tmp_path, progra
         said = [text for text in SAID_OF_A_LOSS if text in log]
         print(f"process {one} of {count}, {victim} killed: {said}")
         assert said, log
-    again = run(killed, ["long"], count, programs)["long"]
+    again = run(killed, ["long"], count)["long"]
     assert all(told == expected for told in again)
 
 
